@@ -1,0 +1,148 @@
+#include "common/file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <system_error>
+
+#include "common/status_macros.h"
+
+namespace albef {
+
+namespace fs = std::filesystem;
+
+absl::Status ErrnoStatus(int error, std::string_view operation, const fs::path& path) {
+  const std::string message = fmt::format("{}: cannot {}: {}", path.string(), operation,
+                                          std::generic_category().message(error));
+  switch (error) {
+    case ENOSPC:
+    case EDQUOT:
+      return absl::ResourceExhaustedError(message);
+    case ENOENT:
+    case ENOTDIR:
+      return absl::NotFoundError(message);
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      return absl::PermissionDeniedError(message);
+    default:
+      return absl::UnavailableError(message);
+  }
+}
+
+FileDescriptor::~FileDescriptor() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+absl::Status FileDescriptor::Close(const fs::path& path) {
+  if (::close(std::exchange(fd_, -1)) != 0) return ErrnoStatus(errno, "close", path);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<MappedFile> MappedFile::Open(const fs::path& path) {
+  FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return ErrnoStatus(errno, "open", path);
+  struct stat info;
+  if (::fstat(fd.get(), &info) != 0) return ErrnoStatus(errno, "stat", path);
+  if (!S_ISREG(info.st_mode)) {
+    return absl::InvalidArgumentError(fmt::format("{}: not a regular file", path.string()));
+  }
+  const size_t size = static_cast<size_t>(info.st_size);
+  if (size == 0) return MappedFile(nullptr, 0);
+  void* data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd.get(), 0);
+  if (data == MAP_FAILED) return ErrnoStatus(errno, "map", path);
+  return MappedFile(static_cast<const std::byte*>(data), size);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+TemporaryDirectory::TemporaryDirectory() {
+  std::string name = (fs::temp_directory_path() / "albef-XXXXXX").string();
+  if (::mkdtemp(name.data()) == nullptr) {
+    throw std::runtime_error(std::string(ErrnoStatus(errno, "create folder", name).message()));
+  }
+  path_ = name;
+}
+
+TemporaryDirectory::~TemporaryDirectory() {
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
+}
+
+absl::StatusOr<std::string> ReadFile(const fs::path& path) {
+  FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return ErrnoStatus(errno, "open", path);
+  struct stat info;
+  if (::fstat(fd.get(), &info) != 0) return ErrnoStatus(errno, "stat", path);
+  std::string content;
+  // Files such as those in /proc report size 0; read until the end whatever stat says.
+  size_t room = static_cast<size_t>(info.st_size) + 1;
+  while (true) {
+    const size_t used = content.size();
+    content.resize(used + room);
+    const ssize_t count = ::read(fd.get(), content.data() + used, room);
+    if (count < 0 && errno == EINTR) {
+      content.resize(used);
+      continue;
+    }
+    if (count < 0) return ErrnoStatus(errno, "read", path);
+    content.resize(used + static_cast<size_t>(count));
+    if (count == 0) return content;
+    room = 1 << 16;
+  }
+}
+
+absl::Status WriteAll(int fd, std::span<const std::byte> bytes, const fs::path& path) {
+  while (!bytes.empty()) {
+    const ssize_t count = ::write(fd, bytes.data(), bytes.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return ErrnoStatus(errno, "write", path);
+    bytes = bytes.subspan(static_cast<size_t>(count));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WriteFileAtomic(const fs::path& path, std::string_view content) {
+  std::string temporary = path.string() + ".XXXXXX";
+  FileDescriptor fd(::mkostemp(temporary.data(), O_CLOEXEC));
+  if (!fd.valid()) return ErrnoStatus(errno, "create", path);
+  const auto write = [&]() -> absl::Status {
+    // mkstemp makes the file private to its owner.
+    if (::fchmod(fd.get(), 0644) != 0) return ErrnoStatus(errno, "chmod", path);
+    RETURN_IF_ERROR(WriteAll(fd.get(), std::as_bytes(std::span(content)), path));
+    if (::fsync(fd.get()) != 0) return ErrnoStatus(errno, "sync", path);
+    RETURN_IF_ERROR(fd.Close(path));
+    if (::rename(temporary.c_str(), path.c_str()) != 0) return ErrnoStatus(errno, "rename", path);
+    return absl::OkStatus();
+  };
+  if (absl::Status status = write(); !status.ok()) {
+    ::unlink(temporary.c_str());
+    return status;
+  }
+  return SyncDirectory(path.has_parent_path() ? path.parent_path() : fs::path("."));
+}
+
+absl::Status SyncDirectory(const fs::path& directory) {
+  FileDescriptor fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.valid()) return ErrnoStatus(errno, "open", directory);
+  if (::fsync(fd.get()) != 0) return ErrnoStatus(errno, "sync", directory);
+  return absl::OkStatus();
+}
+
+absl::Status CreateDirectories(const fs::path& directory) {
+  std::error_code error;
+  fs::create_directories(directory, error);
+  if (error) return ErrnoStatus(error.value(), "create folder", directory);
+  return absl::OkStatus();
+}
+
+}  // namespace albef

@@ -1,0 +1,55 @@
+#include "common/file.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace albef {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+TEST(WriteFileAtomic, ReplacesTheContentAndLeavesNothingElse) {
+  TemporaryDirectory directory;
+  const fs::path path = directory.path() / "a.txt";
+  ASSERT_TRUE(WriteFileAtomic(path, "one").ok());
+  ASSERT_TRUE(WriteFileAtomic(path, "two").ok());
+  EXPECT_EQ(*ReadFile(path), "two");
+  EXPECT_EQ(std::distance(fs::directory_iterator(directory.path()), fs::directory_iterator()), 1);
+}
+
+TEST(WriteAll, ReportsAFullDiskAsResourceExhausted) {
+  FileDescriptor full(::open("/dev/full", O_WRONLY));
+  ASSERT_TRUE(full.valid());
+  const std::string text = "x";
+  const absl::Status status = WriteAll(full.get(), std::as_bytes(std::span(text)), "/dev/full");
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("/dev/full: cannot write: No space left"));
+}
+
+TEST(WriteFileAtomic, NamesThePathItCannotWrite) {
+  const absl::Status status = WriteFileAtomic("/nonexistent/folder/file", "x");
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("/nonexistent/folder/file"));
+}
+
+TEST(ReadFile, ReadsFilesWithoutASize) {
+  const auto content = ReadFile("/proc/self/status");
+  ASSERT_TRUE(content.ok());
+  EXPECT_THAT(*content, HasSubstr("Pid:"));
+}
+
+TEST(MappedFile, ReadsEmptyAndFullFilesAndRefusesFolders) {
+  TemporaryDirectory directory;
+  ASSERT_TRUE(WriteFileAtomic(directory.path() / "empty", "").ok());
+  ASSERT_TRUE(WriteFileAtomic(directory.path() / "full", "abc").ok());
+  EXPECT_EQ(MappedFile::Open(directory.path() / "empty")->text(), "");
+  EXPECT_EQ(MappedFile::Open(directory.path() / "full")->text(), "abc");
+  EXPECT_EQ(MappedFile::Open(directory.path()).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(MappedFile::Open(directory.path() / "none").status().code(),
+            absl::StatusCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace albef
