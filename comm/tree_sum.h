@@ -1,8 +1,8 @@
-// Mean of the virtual ranks' gradients in tree order, for the ranks that one worker hosts.
+// Mean of the virtual ranks' gradients in tree order, for the ranks that one worker hosts (design
+// §4).
 //
-// Backward writes each rank's gradient into one arena; TreeSum keeps the partial sums beside it.
-// The last addition of every pair uses the same two-operand kernel, so the bits depend on the tree
-// alone.
+// Backward fills one arena per virtual rank; complete subtrees are added in place as soon as they
+// exist, so the arenas form a stack of partial sums and nothing is ever copied.
 //
 // Not thread-safe.
 #ifndef ALBEF_COMM_TREE_SUM_H_
@@ -16,22 +16,25 @@ namespace albef {
 
 class TreeSum {
  public:
-  // `gradient` is the flat arena that backward fills; `num_leaves` virtual ranks are summed per
-  // step.
-  TreeSum(torch::Tensor gradient, int64_t num_leaves);
+  // Sums `num_leaves` virtual ranks per step in TreeStackDepth(num_leaves) equal flat `arenas`.
+  TreeSum(std::vector<torch::Tensor> arenas, int64_t num_leaves);
 
-  // Takes the gradient of the next virtual rank out of the arena. Call exactly `num_leaves` times,
-  // in virtual-rank order; after the last call the arena holds the mean over all of them.
+  // Where the gradient of the next virtual rank goes; it holds old values until then.
+  const torch::Tensor& Leaf() const { return arenas_[depth_]; }
+
+  // Puts Leaf() on the stack. Call in virtual-rank order, `num_leaves` times before Mean().
   void AddLeaf();
 
-  // Arenas held beside the gradient's own.
-  int64_t num_arenas() const { return static_cast<int64_t>(stack_.size()); }
+  // The mean over all leaves, in one of the arenas; valid until the next AddLeaf().
+  torch::Tensor Mean();
 
  private:
-  torch::Tensor gradient_;
+  // Adds the newest partial sum to the one before it.
+  void Fold();
+
+  std::vector<torch::Tensor> arenas_;  // the first depth_ are partial sums
   int64_t num_leaves_;
-  int64_t next_leaf_ = 0;
-  std::vector<torch::Tensor> stack_;
+  int64_t added_ = 0;
   size_t depth_ = 0;
 };
 

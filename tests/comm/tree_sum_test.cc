@@ -22,26 +22,27 @@ TEST(TreeSum, HasTheBitsOfTheRecursiveDefinition) {
     for (int64_t i = 0; i < num_leaves; ++i) {
       leaves.push_back(torch::randn(257) * torch::exp2(torch::randint(-12, 12, 257)));
     }
-    torch::Tensor gradient = torch::zeros(257);
-    TreeSum sum(gradient, num_leaves);
-    EXPECT_EQ(sum.num_arenas() + 1, TreeStackDepth(num_leaves));
+    std::vector<torch::Tensor> arenas;
+    for (int i = 0; i < TreeStackDepth(num_leaves); ++i) arenas.push_back(torch::empty(257));
+    TreeSum sum(arenas, num_leaves);
+    const torch::Tensor root = Node(leaves, 0, num_leaves);
     for (int step = 0; step < 2; ++step) {
       for (const torch::Tensor& leaf : leaves) {
-        gradient.copy_(leaf);
+        sum.Leaf().copy_(leaf);
         sum.AddLeaf();
       }
-      const torch::Tensor expected = Node(leaves, 0, num_leaves) / static_cast<double>(num_leaves);
-      ASSERT_TRUE(torch::equal(gradient, num_leaves == 1 ? leaves[0] : expected))
+      ASSERT_TRUE(torch::equal(sum.Mean(), root / static_cast<double>(num_leaves)))
           << num_leaves << " leaves, step " << step;
     }
   }
 }
 
-TEST(TreeSum, HoldsOneArenaForTwoRanksAndNoneForOne) {
-  EXPECT_EQ(TreeSum(torch::zeros(4), 1).num_arenas(), 0);
-  EXPECT_EQ(TreeSum(torch::zeros(4), 2).num_arenas(), 1);
-  EXPECT_EQ(TreeSum(torch::zeros(4), 4).num_arenas(), 2);
-  EXPECT_EQ(TreeSum(torch::zeros(4), 5).num_arenas(), 2);
+TEST(TreeSum, RefusesAMeanOverMissingOrSurplusRanks) {
+  TreeSum sum({torch::zeros(4), torch::zeros(4)}, 2);
+  sum.AddLeaf();
+  EXPECT_THROW(sum.Mean(), c10::Error);
+  sum.AddLeaf();
+  EXPECT_THROW(sum.AddLeaf(), c10::Error);
 }
 
 }  // namespace

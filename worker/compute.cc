@@ -1,0 +1,80 @@
+#include "worker/compute.h"
+
+#include <ATen/Config.h>
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+#include <fmt/format.h>
+#include <sched.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <sstream>
+
+#include "common/file.h"
+
+namespace albef {
+namespace {
+
+std::string CpuModel() {
+  const absl::StatusOr<std::string> cpuinfo = ReadFile("/proc/cpuinfo");
+  if (!cpuinfo.ok()) return "unknown";
+  const size_t key = cpuinfo->find("model name");
+  if (key == std::string::npos) return "unknown";
+  const size_t begin = cpuinfo->find_first_not_of(": \t", key + 10);
+  return cpuinfo->substr(begin, cpuinfo->find('\n', begin) - begin);
+}
+
+}  // namespace
+
+absl::StatusOr<torch::Device> ConfigureCompute(const ComputeOptions& options) {
+  torch::Device device(torch::kCPU);
+  if (options.device == "cuda") {
+    if (!at::hasCUDA()) {
+      return absl::InvalidArgumentError(
+          "--device cuda: this build has no CUDA or the machine no usable GPU; configure with "
+          "-DALBEF_CUDA=ON, check nvidia-smi, or use --device cpu");
+    }
+    device = torch::Device(torch::kCUDA, 0);
+  } else if (options.device != "cpu") {
+    return absl::InvalidArgumentError(
+        fmt::format("--device {}: unknown device; use cpu or cuda", options.device));
+  }
+  at::set_num_threads(options.threads);
+  at::Context& context = at::globalContext();
+  context.setDeterministicAlgorithms(options.deterministic, /*warn_only=*/false);
+  // Filling fresh memory costs a pass over every activation and guards against a mistake we do not
+  // make.
+  context.setDeterministicFillUninitializedMemory(false);
+  context.setDeterministicCuDNN(options.deterministic);
+  context.setBenchmarkCuDNN(!options.deterministic);
+  const auto precision =
+      options.tf32 ? at::Float32MatmulPrecision::HIGH : at::Float32MatmulPrecision::HIGHEST;
+  context.setFloat32MatmulPrecision(precision);
+  context.setAllowTF32CuDNN(options.tf32);
+  return device;
+}
+
+std::map<std::string, std::string> ComputeFacts(const torch::Device& device) {
+  return {
+      {"device", device.str()},
+      {"cpu", CpuModel()},
+      {"cpu_capability", at::get_cpu_capability()},
+      {"threads_per_worker", std::to_string(at::get_num_threads())},
+      {"libtorch", TORCH_VERSION},
+  };
+}
+
+int AvailableCores() {
+  cpu_set_t set;
+  if (::sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+  return std::max(1, CPU_COUNT(&set));
+}
+
+int64_t PeakResidentBytes() {
+  struct rusage usage = {};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+}  // namespace albef

@@ -1,0 +1,37 @@
+// Set-up of LibTorch for a run: device, threads, determinism, precision; and the facts about
+// hardware and libraries on which the bits of a result depend (design §4, Determinism).
+#ifndef ALBEF_WORKER_COMPUTE_H_
+#define ALBEF_WORKER_COMPUTE_H_
+
+#include <torch/torch.h>
+
+#include <map>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace albef {
+
+struct ComputeOptions {
+  std::string device = "cpu";  // "cpu" or "cuda" (the first visible GPU)
+  int threads = 1;             // intra-op threads of LibTorch
+  bool deterministic = true;
+  bool tf32 = false;  // GPU only
+};
+
+// Call once, before the first tensor operation. INVALID_ARGUMENT for a device this build or machine
+// lacks.
+absl::StatusOr<torch::Device> ConfigureCompute(const ComputeOptions& options);
+
+// CPU or GPU model, instruction set LibTorch dispatches to, library versions, thread count.
+std::map<std::string, std::string> ComputeFacts(const torch::Device& device);
+
+// Cores that this process may use.
+int AvailableCores();
+
+// High-water mark of this process's resident memory.
+int64_t PeakResidentBytes();
+
+}  // namespace albef
+
+#endif  // ALBEF_WORKER_COMPUTE_H_
