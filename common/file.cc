@@ -111,24 +111,36 @@ absl::Status WriteAll(int fd, std::span<const std::byte> bytes, const fs::path& 
   return absl::OkStatus();
 }
 
-absl::Status WriteFileAtomic(const fs::path& path, std::string_view content) {
+absl::StatusOr<AtomicFile> AtomicFile::Create(const fs::path& path) {
   std::string temporary = path.string() + ".XXXXXX";
   FileDescriptor fd(::mkostemp(temporary.data(), O_CLOEXEC));
   if (!fd.valid()) return ErrnoStatus(errno, "create", path);
-  const auto write = [&]() -> absl::Status {
-    // mkstemp makes the file private to its owner.
-    if (::fchmod(fd.get(), 0644) != 0) return ErrnoStatus(errno, "chmod", path);
-    RETURN_IF_ERROR(WriteAll(fd.get(), std::as_bytes(std::span(content)), path));
-    if (::fsync(fd.get()) != 0) return ErrnoStatus(errno, "sync", path);
-    RETURN_IF_ERROR(fd.Close(path));
-    if (::rename(temporary.c_str(), path.c_str()) != 0) return ErrnoStatus(errno, "rename", path);
-    return absl::OkStatus();
-  };
-  if (absl::Status status = write(); !status.ok()) {
-    ::unlink(temporary.c_str());
-    return status;
-  }
-  return SyncDirectory(path.has_parent_path() ? path.parent_path() : fs::path("."));
+  AtomicFile file(path, std::move(temporary), std::move(fd));
+  // mkstemp makes the file private to its owner.
+  if (::fchmod(file.fd_.get(), 0644) != 0) return ErrnoStatus(errno, "chmod", path);
+  return file;
+}
+
+AtomicFile::~AtomicFile() {
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+absl::Status AtomicFile::Write(std::span<const std::byte> bytes) {
+  return WriteAll(fd_.get(), bytes, path_);
+}
+
+absl::Status AtomicFile::Commit() {
+  if (::fsync(fd_.get()) != 0) return ErrnoStatus(errno, "sync", path_);
+  RETURN_IF_ERROR(fd_.Close(path_));
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) return ErrnoStatus(errno, "rename", path_);
+  temporary_.clear();
+  return SyncDirectory(path_.has_parent_path() ? path_.parent_path() : fs::path("."));
+}
+
+absl::Status WriteFileAtomic(const fs::path& path, std::string_view content) {
+  ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
+  RETURN_IF_ERROR(file.Write(content));
+  return file.Commit();
 }
 
 absl::Status SyncDirectory(const fs::path& directory) {

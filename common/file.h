@@ -85,8 +85,33 @@ absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path);
 // Writes all bytes at the descriptor's place, whatever write() splits.
 absl::Status WriteAll(int fd, std::span<const std::byte> bytes, const std::filesystem::path& path);
 
-// Replaces `path` by `content`: whoever reads it sees all of the old or all of the new, also after
-// a crash or power cut (temporary file beside it, fsync, rename, fsync of the folder).
+// A file under construction, in pieces of any size: whoever reads `path` sees all of the old or all
+// of the new, also after a crash or power cut (temporary file beside it, fsync, rename, fsync of
+// the folder). Destroyed without Commit, it leaves nothing behind.
+class AtomicFile {
+ public:
+  static absl::StatusOr<AtomicFile> Create(const std::filesystem::path& path);
+  AtomicFile(AtomicFile&& other) noexcept
+      : path_(std::move(other.path_)),
+        temporary_(std::exchange(other.temporary_, {})),
+        fd_(std::move(other.fd_)) {}
+  AtomicFile& operator=(AtomicFile&&) = delete;
+  ~AtomicFile();
+
+  absl::Status Write(std::span<const std::byte> bytes);
+  absl::Status Write(std::string_view text) { return Write(std::as_bytes(std::span(text))); }
+  absl::Status Commit();
+
+ private:
+  AtomicFile(std::filesystem::path path, std::string temporary, FileDescriptor fd)
+      : path_(std::move(path)), temporary_(std::move(temporary)), fd_(std::move(fd)) {}
+
+  std::filesystem::path path_;
+  std::string temporary_;  // empty: nothing to remove
+  FileDescriptor fd_;
+};
+
+// Replaces `path` by `content`, as AtomicFile does.
 absl::Status WriteFileAtomic(const std::filesystem::path& path, std::string_view content);
 
 // Makes the entries of a folder durable.

@@ -8,6 +8,7 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -21,10 +22,14 @@
 namespace albef {
 
 // A memory-mapped safetensors file. Immutable; safe to read from any thread. Views live as long as
-// it.
+// it, and are aligned for their element type.
 class SafetensorsFile {
  public:
   static absl::StatusOr<SafetensorsFile> Open(const std::filesystem::path& path);
+
+  // The same for a file that stands in memory at a border of 8 bytes; `bytes` must outlive the
+  // result. `name` is what errors call it.
+  static absl::StatusOr<SafetensorsFile> Parse(std::span<const std::byte> bytes, std::string name);
 
   // In the order of the data in the file.
   const std::vector<NamedTensor>& tensors() const { return tensors_; }
@@ -34,21 +39,23 @@ class SafetensorsFile {
   absl::StatusOr<TensorView> Find(std::string_view name) const;
 
  private:
-  SafetensorsFile(std::filesystem::path path, MappedFile file);
+  SafetensorsFile() = default;
 
-  std::filesystem::path path_;
-  MappedFile file_;
+  std::string name_;
+  std::optional<MappedFile> file_;
   std::vector<NamedTensor> tensors_;
   std::map<std::string, size_t, std::less<>> index_;
   std::map<std::string, std::string> metadata_;
 };
 
 // The length-prefixed header, padded so that the data begins on an 8-byte border, of a file that
-// holds `tensors` one after the other.
+// holds `tensors` one after the other. Since the format has no gaps, each must end where the next
+// can begin aligned; falling element sizes always do.
 absl::StatusOr<std::string> SafetensorsHeader(std::span<const NamedTensor> tensors,
                                               const std::map<std::string, std::string>& metadata);
 
-// Writes and syncs a file; on an error none is left behind.
+// Replaces `path` atomically and durably; on an error nothing is left behind. Tensors go into the
+// file by falling element size, else in the given order.
 absl::Status WriteSafetensors(const std::filesystem::path& path,
                               std::span<const NamedTensor> tensors,
                               const std::map<std::string, std::string>& metadata = {});

@@ -19,6 +19,21 @@ TEST(WriteFileAtomic, ReplacesTheContentAndLeavesNothingElse) {
   EXPECT_EQ(std::distance(fs::directory_iterator(directory.path()), fs::directory_iterator()), 1);
 }
 
+TEST(AtomicFile, ShowsNothingBeforeCommitAndLeavesNothingWithoutIt) {
+  TemporaryDirectory directory;
+  const fs::path path = directory.path() / "a.txt";
+  {
+    auto file = AtomicFile::Create(path);
+    ASSERT_TRUE(file.ok() && file->Write("one").ok());
+    EXPECT_FALSE(fs::exists(path));
+  }
+  EXPECT_TRUE(fs::is_empty(directory.path()));
+  auto file = AtomicFile::Create(path);
+  ASSERT_TRUE(file.ok() && file->Write("one").ok() && file->Write(" two").ok());
+  ASSERT_TRUE(file->Commit().ok());
+  EXPECT_EQ(*ReadFile(path), "one two");
+}
+
 TEST(WriteAll, ReportsAFullDiskAsResourceExhausted) {
   FileDescriptor full(::open("/dev/full", O_WRONLY));
   ASSERT_TRUE(full.valid());
