@@ -74,7 +74,7 @@ if(ALBEF_CUDA)
 endif()
 
 # One precompiled torch/torch.h for all: 35 s per file without it.
-file(WRITE ${PROJECT_BINARY_DIR}/torch_pch.cc "")
+file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/torch_pch.cc CONTENT "")
 add_library(albef_torch_pch OBJECT ${PROJECT_BINARY_DIR}/torch_pch.cc)
 target_link_libraries(albef_torch_pch PUBLIC torch::torch)
 target_precompile_headers(albef_torch_pch PRIVATE <torch/torch.h>)
