@@ -1,0 +1,110 @@
+#include "model/arena.h"
+
+#include "model/state_dict.h"
+
+namespace albef {
+namespace {
+
+// Parameters of the module, tied ones once.
+std::vector<StateEntry> UniqueParameters(const torch::nn::Module& module) {
+  std::vector<StateEntry> parameters;
+  std::set<const c10::TensorImpl*> seen;
+  for (const auto& item : module.named_parameters()) {
+    if (seen.insert(item.value().unsafeGetTensorImpl()).second) {
+      parameters.push_back({item.key(), item.value(), ""});
+    }
+  }
+  return parameters;
+}
+
+size_t ElementBytes(const torch::nn::Module& module) {
+  const std::vector<torch::Tensor> parameters = module.parameters();
+  TORCH_CHECK(!parameters.empty(), "arena: the module has no parameters");
+  return parameters.front().element_size();
+}
+
+}  // namespace
+
+std::vector<ParameterShape> TrainableShapes(const torch::nn::Module& module) {
+  std::vector<ParameterShape> shapes;
+  for (const StateEntry& parameter : UniqueParameters(module)) {
+    if (parameter.tensor.requires_grad()) {
+      shapes.push_back({parameter.key, parameter.tensor.sizes().vec()});
+    }
+  }
+  return shapes;
+}
+
+std::string StudentKey(std::string_view teacher_key) {
+  const size_t dot = teacher_key.find('.');
+  const std::string_view head = teacher_key.substr(0, dot);
+  if (dot == std::string_view::npos || !head.ends_with("_m")) return {};
+  return std::string(head.substr(0, head.size() - 2)).append(teacher_key.substr(dot));
+}
+
+Arena::Arena(torch::nn::Module& module) : layout_(TrainableShapes(module), ElementBytes(module)) {
+  const std::vector<StateEntry> parameters = UniqueParameters(module);
+  const auto options = parameters.front().tensor.options().requires_grad(false);
+  parameters_ = torch::zeros({layout_.size()}, options);
+  teacher_ = torch::zeros_like(parameters_);
+
+  torch::NoGradGuard no_grad;
+  for (const auto& [key, parameter, tied_to] : parameters) {
+    const bool trainable = parameter.requires_grad();
+    const LayoutEntry* entry = layout_.Find(trainable ? key : StudentKey(key));
+    TORCH_CHECK(entry != nullptr, "arena: ", key,
+                " requires no gradient and is no teacher parameter (no student of that name)");
+    TORCH_CHECK(parameter.sizes() == torch::IntArrayRef(entry->shape), "arena: ", key,
+                " has shape ", parameter.sizes(), ", its student ",
+                torch::IntArrayRef(entry->shape));
+    TORCH_CHECK(parameter.scalar_type() == parameters_.scalar_type() &&
+                    parameter.device() == parameters_.device(),
+                "arena: ", key, " is ", parameter.toString(), " on ", parameter.device(),
+                ", other parameters are ", parameters_.toString(), " on ", parameters_.device());
+    torch::Tensor view = View(trainable ? parameters_ : teacher_, *entry);
+    view.copy_(parameter);
+    torch::Tensor handle = parameter;
+    handle.set_data(view);
+    (trainable ? students_ : teachers_).push_back({handle, entry});
+  }
+  BindGradients(torch::zeros_like(parameters_));
+}
+
+torch::Tensor Arena::NewFlat() const { return torch::zeros_like(parameters_); }
+
+void Arena::BindGradients(const torch::Tensor& flat) {
+  TORCH_CHECK(
+      flat.sizes() == parameters_.sizes() && flat.options().type_equal(parameters_.options()),
+      "arena: gradients need ", parameters_.sizes(), " ", parameters_.toString(), ", got ",
+      flat.sizes(), " ", flat.toString());
+  gradients_ = flat;
+  for (Bound& student : students_) {
+    student.parameter.mutable_grad() = View(gradients_, *student.entry);
+  }
+}
+
+torch::Tensor Arena::View(const torch::Tensor& flat, const LayoutEntry& entry) {
+  return flat.narrow(0, entry.offset, entry.num_values).view(entry.shape);
+}
+
+void Arena::CheckAliasing() const {
+  const auto check = [](const torch::Tensor& tensor, const torch::Tensor& flat,
+                        const LayoutEntry& entry, const char* what) {
+    const bool aliases =
+        tensor.defined() && tensor.is_contiguous() && tensor.scalar_type() == flat.scalar_type() &&
+        tensor.const_data_ptr() == static_cast<const char*>(flat.const_data_ptr()) +
+                                       entry.offset * static_cast<int64_t>(flat.element_size());
+    TORCH_CHECK(aliases, "arena: the ", what, " of ", entry.key,
+                " is no longer a view of the arena; nothing may call to() or zero_grad() on the "
+                "module or replace its tensors after the arena is built");
+  };
+  for (const Bound& student : students_) {
+    check(student.parameter, parameters_, *student.entry, "value");
+    check(student.parameter.grad(), gradients_, *student.entry, "gradient");
+  }
+  for (const Bound& teacher : teachers_) {
+    check(teacher.parameter, teacher_, *teacher.entry, "teacher value");
+  }
+}
+
+}  // namespace albef
