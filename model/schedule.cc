@@ -1,7 +1,5 @@
 #include "model/schedule.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <numbers>
@@ -24,30 +22,6 @@ double RateAt(const ScheduleOptions& options, int64_t time) {
 }
 
 }  // namespace
-
-absl::Status Validate(const ScheduleOptions& options) {
-  for (const auto& [key, value] :
-       {std::pair("optimizer.lr", options.lr), std::pair("schedular.min_lr", options.min_lr),
-        std::pair("schedular.warmup_lr", options.warmup_lr)}) {
-    if (!std::isfinite(value) || value < 0) {
-      return absl::InvalidArgumentError(
-          fmt::format("{}: {} is no learning rate; it must be finite and at least 0", key, value));
-    }
-  }
-  if (options.epochs < 1) {
-    return absl::InvalidArgumentError(
-        fmt::format("schedular.epochs: {} must be at least 1", options.epochs));
-  }
-  if (options.warmup_epochs < 0) {
-    return absl::InvalidArgumentError(
-        fmt::format("schedular.warmup_epochs: {} must be at least 0", options.warmup_epochs));
-  }
-  if (options.step_size < 1) {
-    return absl::InvalidArgumentError(
-        fmt::format("schedular.step_size: {} must be at least 1", options.step_size));
-  }
-  return absl::OkStatus();
-}
 
 EpochPosition PositionOf(int64_t iteration, int64_t steps_per_epoch) {
   return {.epoch = iteration / steps_per_epoch, .step = iteration % steps_per_epoch};

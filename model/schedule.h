@@ -9,24 +9,17 @@
 
 #include <cstdint>
 
-#include "absl/status/status.h"
-
 namespace albef {
 
-// The authors' YAML group `schedular`. Its keys `decay_rate` and `cooldown_epochs` change nothing
-// in their code (there is one cosine cycle) and are kept for the export of their checkpoints only.
+// The authors' YAML group `schedular`; the values must have passed the checks of the config.
 struct ScheduleOptions {
   double lr = 1e-4;  // `optimizer.lr`: their scheduler starts from it and ignores `schedular.lr`
   double min_lr = 1e-5;
   double warmup_lr = 1e-5;
   int64_t epochs = 30;
   int64_t warmup_epochs = 20;
-  double decay_rate = 1;
-  int64_t cooldown_epochs = 0;
   int64_t step_size = 100;
 };
-
-absl::Status Validate(const ScheduleOptions& options);
 
 // Place in a run: `step` counts the iterations of the epoch from 0.
 struct EpochPosition {
@@ -36,7 +29,6 @@ struct EpochPosition {
 
 EpochPosition PositionOf(int64_t iteration, int64_t steps_per_epoch);
 
-// `options` must be valid.
 double LearningRate(const ScheduleOptions& options, EpochPosition position);
 
 struct DistillationOptions {
