@@ -1,0 +1,87 @@
+#include "dataloader/image_decode.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <new>
+#include <string_view>
+
+#include "common/status_macros.h"
+#include "dataloader/image_codecs.h"
+
+namespace albef {
+namespace image_codecs {
+
+absl::Status PrepareImage(int64_t height, int64_t width, const DecodeOptions& options,
+                          Image& image) {
+  constexpr int64_t kMaxSide = std::numeric_limits<int>::max();
+  if (height < 1 || width < 1) {
+    return absl::InvalidArgumentError(fmt::format("the header says {} x {} pixels", width, height));
+  }
+  if (height > kMaxSide || width > kMaxSide || height > options.max_pixels / width) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} x {} pixels are more than the {} allowed; scale the picture down", width,
+                    height, options.max_pixels));
+  }
+  image.Resize(static_cast<int>(height), static_cast<int>(width));
+  return absl::OkStatus();
+}
+
+absl::Status Damaged(std::string_view format, std::string_view reason) {
+  return absl::DataLossError(fmt::format("damaged {}: {}", format, reason));
+}
+
+absl::Status Unsupported(std::string_view format, std::string_view reason) {
+  return absl::InvalidArgumentError(
+      fmt::format("unsupported {}: {}; convert it to JPEG or PNG", format, reason));
+}
+
+Palette::Palette() {
+  for (size_t i = 0; i < colors.size(); ++i) colors[i].fill(static_cast<uint8_t>(i));
+}
+
+void Palette::Expand(std::span<const uint8_t> indices, uint8_t* rgb) const {
+  for (const uint8_t index : indices) rgb = std::copy_n(colors[index].begin(), 3, rgb);
+}
+
+}  // namespace image_codecs
+
+namespace {
+
+using Decoder = absl::Status (*)(std::span<const uint8_t>, const DecodeOptions&, Image&);
+
+Decoder FindDecoder(std::span<const uint8_t> bytes) {
+  const auto has = [&](size_t offset, std::string_view signature) {
+    return bytes.size() >= offset + signature.size() &&
+           std::memcmp(bytes.data() + offset, signature.data(), signature.size()) == 0;
+  };
+  if (has(0, "\xFF\xD8\xFF")) return image_codecs::DecodeJpeg;
+  if (has(0, "\x89PNG\r\n\x1A\n")) return image_codecs::DecodePng;
+  if (has(0, "RIFF") && has(8, "WEBP")) return image_codecs::DecodeWebp;
+  if (has(0, "BM")) return image_codecs::DecodeBmp;
+  if (has(0, "GIF87a") || has(0, "GIF89a")) return image_codecs::DecodeGif;
+  return nullptr;
+}
+
+}  // namespace
+
+absl::Status DecodeImage(std::span<const uint8_t> bytes, const DecodeOptions& options,
+                         Image& image) {
+  if (bytes.empty()) return absl::InvalidArgumentError("the file is empty");
+  const Decoder decode = FindDecoder(bytes);
+  if (decode == nullptr) {
+    return absl::InvalidArgumentError(
+        fmt::format("not a JPEG, PNG, WebP, BMP or GIF picture: it begins with {:02x}",
+                    fmt::join(bytes.first(std::min<size_t>(bytes.size(), 8)), " ")));
+  }
+  try {
+    return decode(bytes, options, image);
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("no memory to decode the picture");
+  }
+}
+
+}  // namespace albef

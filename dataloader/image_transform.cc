@@ -1,0 +1,115 @@
+#include "dataloader/image_transform.h"
+
+#include <fmt/format.h>
+
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "common/file.h"
+#include "common/status_macros.h"
+#include "dataloader/image_decode.h"
+#include "dataloader/resize.h"
+
+namespace albef {
+namespace {
+
+namespace fs = std::filesystem;
+
+// No picture within the pixel limit needs more; a film named .jpg must not fill the memory.
+constexpr uintmax_t kMaxFileBytes = uintmax_t{1} << 30;
+constexpr int kMaxResolution = 8192;
+
+absl::Status CheckResolution(int image_res) {
+  if (image_res >= 1 && image_res <= kMaxResolution) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("image_res is {}: it must lie in 1..{}", image_res, kMaxResolution));
+}
+
+// The caller's output as a picture.
+absl::StatusOr<MutableImageView> SquareView(int image_res, std::span<uint8_t> image_HWC) {
+  const size_t side = static_cast<size_t>(image_res);
+  if (image_HWC.size() != side * side * 3) {
+    return absl::FailedPreconditionError(
+        fmt::format("the output has {} bytes, a picture of image_res {} needs {}", image_HWC.size(),
+                    image_res, side * side * 3));
+  }
+  return MutableImageView{image_res, image_res, image_HWC};
+}
+
+// The decoded picture of this thread's current sample.
+Image& ThreadImage() {
+  thread_local Image image;
+  return image;
+}
+
+}  // namespace
+
+absl::Status ReadImage(const fs::path& path, ImageCompat compat, Image& image) {
+  std::error_code error;
+  if (const uintmax_t size = fs::file_size(path, error); !error && size > kMaxFileBytes) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: a file of {} bytes is no training picture", path.string(), size));
+  }
+  ASSIGN_OR_RETURN(const std::string content, ReadFile(path));
+  const std::span bytes(reinterpret_cast<const uint8_t*>(content.data()), content.size());
+  const absl::Status status = DecodeImage(bytes, {.compat = compat}, image);
+  if (status.ok()) return status;
+  return absl::Status(status.code(),
+                      fmt::format("{}: {}", path.string(), std::string(status.message())));
+}
+
+absl::StatusOr<TrainingImageLoader> TrainingImageLoader::Create(const Options& options) {
+  RETURN_IF_ERROR(CheckResolution(options.image_res));
+  if (!(options.scale_min > 0.0 && options.scale_min <= options.scale_max &&
+        options.scale_max <= 1.0)) {
+    return absl::InvalidArgumentError(
+        fmt::format("the crop's scale is {}..{}: it must satisfy 0 < min <= max <= 1",
+                    options.scale_min, options.scale_max));
+  }
+  return TrainingImageLoader(options);
+}
+
+TrainingTransform TrainingImageLoader::Sample(int height, int width, RandomStream random) const {
+  TrainingTransform transform;
+  transform.crop = SampleCrop(
+      height, width, {.scale_min = options_.scale_min, .scale_max = options_.scale_max}, random);
+  transform.flip = random.Bernoulli(0.5);
+  if (options_.augment) transform.augment = SampleAugment(random);
+  return transform;
+}
+
+void TrainingImageLoader::Apply(const TrainingTransform& transform, ImageView source,
+                                MutableImageView output) const {
+  thread_local std::vector<uint8_t> scratch;
+  CropAndResize(source, transform.crop, output);
+  if (transform.flip) FlipHorizontally(output);
+  for (const AugmentStep& step : transform.augment) {
+    ApplyAugment(step, options_.compat, output, scratch);
+  }
+}
+
+absl::Status TrainingImageLoader::Load(const fs::path& path, RandomStream random,
+                                       std::span<uint8_t> image_HWC) const {
+  ASSIGN_OR_RETURN(const MutableImageView output, SquareView(options_.image_res, image_HWC));
+  Image& image = ThreadImage();
+  RETURN_IF_ERROR(ReadImage(path, options_.compat, image));
+  Apply(Sample(image.height, image.width, random), image.view(), output);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<EvaluationImageLoader> EvaluationImageLoader::Create(const Options& options) {
+  RETURN_IF_ERROR(CheckResolution(options.image_res));
+  return EvaluationImageLoader(options);
+}
+
+absl::Status EvaluationImageLoader::Load(const fs::path& path, RandomStream /*random*/,
+                                         std::span<uint8_t> image_HWC) const {
+  ASSIGN_OR_RETURN(const MutableImageView output, SquareView(options_.image_res, image_HWC));
+  Image& image = ThreadImage();
+  RETURN_IF_ERROR(ReadImage(path, options_.compat, image));
+  CropAndResize(image.view(), {.height = image.height, .width = image.width}, output);
+  return absl::OkStatus();
+}
+
+}  // namespace albef
