@@ -174,7 +174,8 @@ struct RunConfig {
 };
 
 struct ConfigOptions {
-  std::vector<std::string> overrides;  // "optimizer.lr=3e-4": dotted key, value in YAML; in order
+  std::vector<std::string> overrides =
+      {};                   // "optimizer.lr=3e-4": dotted key, value in YAML; in order
   bool check_files = true;  // train_file, eval.file, tokenizer.vocab and init.* must exist
 };
 
