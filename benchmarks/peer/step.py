@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Times whole pretraining steps of the peer at full size: forward, backward, AdamW.
+
+    PYTHONPATH=<folder with torch> benchmarks/peer/step.py --batch 2 --steps 5 --threads 2
+"""
+import argparse
+import resource
+import statistics
+import time
+
+import torch
+
+from albef_peer import Albef
+
+FULL = {
+    "image_res": 256, "patch_size": 16, "vision_width": 768, "vision_depth": 12, "vision_heads": 12,
+    "vision_mlp_ratio": 4, "embed_dim": 256, "queue_size": 65536, "momentum": 0.995, "temp": 0.07,
+    "bert": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "fusion_layer": 6,
+             "intermediate_size": 3072, "max_position_embeddings": 512, "type_vocab_size": 2,
+             "vocab_size": 30522, "encoder_width": 768, "layer_norm_eps": 1e-12,
+             "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--text-length", type=int, default=25)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(1)
+    model = Albef(FULL).train()
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        [{"params": [p for p in trainable if p.dim() == 1], "weight_decay": 0.0},
+         {"params": [p for p in trainable if p.dim() != 1], "weight_decay": 0.02}], lr=1e-5)
+    batch, length = arguments.batch, arguments.text_length
+    seconds = []
+    for _ in range(arguments.steps + 1):  # the first one warms up
+        image = torch.randn(batch, 3, 256, 256)
+        ids = torch.randint(1000, 30000, (batch, length))
+        ids[:, 0] = 101
+        masked = torch.rand(batch, length) < 0.15
+        masked[:, 0] = False
+        masked[0, 1] = True
+        labels = torch.where(masked, ids, torch.full_like(ids, -100))
+        attention = torch.ones_like(ids)
+        start = time.perf_counter()
+        losses = model(image, ids, attention, torch.where(masked, torch.full_like(ids, 103), ids), labels,
+                       0.4)
+        optimizer.zero_grad()
+        sum(losses).backward()
+        optimizer.step()
+        seconds.append(time.perf_counter() - start)
+    seconds = seconds[1:]
+    median = statistics.median(seconds)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20
+    print(f"peer: batch {batch}, {arguments.threads} threads: {median:.2f} s per step (median; "
+          f"{min(seconds):.2f} to {max(seconds):.2f} over {len(seconds)}), {batch / median:.3f} pairs/s, "
+          f"peak {peak:.1f} GiB")
+
+
+if __name__ == "__main__":
+    main()
