@@ -1,0 +1,31 @@
+// Scaled dot-product attention, the one place where its implementation is chosen.
+#ifndef ALBEF_MODEL_ATTENTION_H_
+#define ALBEF_MODEL_ATTENTION_H_
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <optional>
+
+namespace albef {
+
+struct AttentionOptions {
+  // Added to the scaled scores, broadcast over heads and queries: (B, 1, 1, S).
+  std::optional<torch::Tensor> mask_B11S;
+  double dropout = 0;  // of the probabilities; 0 outside of training
+};
+
+// softmax(QKᵀ/√d + mask)·V for heads along dimension 1: (B,A,T,d), (B,A,S,d), (B,A,S,d) →
+// (B,A,T,d).
+torch::Tensor Attention(const torch::Tensor& query_BATd, const torch::Tensor& key_BASd,
+                        const torch::Tensor& value_BASd, const AttentionOptions& options = {});
+
+// (B,T,A·d) → (B,A,T,d), without a copy.
+torch::Tensor SplitHeads(const torch::Tensor& x_BTD, int64_t heads);
+
+// (B,A,T,d) → (B,T,A·d).
+torch::Tensor MergeHeads(const torch::Tensor& x_BATd);
+
+}  // namespace albef
+
+#endif  // ALBEF_MODEL_ATTENTION_H_

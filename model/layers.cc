@@ -1,0 +1,19 @@
+#include "model/layers.h"
+
+namespace albef {
+
+LinearImpl::LinearImpl(int64_t in, int64_t out) {
+  weight = register_parameter("weight", torch::zeros({out, in}));
+  bias = register_parameter("bias", torch::zeros({out}));
+}
+
+LayerNormImpl::LayerNormImpl(int64_t width, double eps) : eps_(eps) {
+  weight = register_parameter("weight", torch::ones({width}));
+  bias = register_parameter("bias", torch::zeros({width}));
+}
+
+EmbeddingImpl::EmbeddingImpl(int64_t count, int64_t width) {
+  weight = register_parameter("weight", torch::zeros({count, width}));
+}
+
+}  // namespace albef
