@@ -1,0 +1,59 @@
+// albef: offline work that needs no running training.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <string>
+
+#include "common/exit_code.h"
+#include "tools/command.h"
+
+namespace albef {
+
+ExitCode Report(const absl::Status& status) {
+  if (status.ok()) return ExitCode::kDone;
+  fmt::print(stderr, "albef: {}\n", std::string(status.message()));
+  switch (status.code()) {
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kNotFound:
+      return ExitCode::kUsage;
+    case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kDataLoss:
+      return ExitCode::kStorage;
+    default:
+      return ExitCode::kOther;
+  }
+}
+
+namespace {
+
+ExitCode Main(int argc, char** argv) {
+  CLI::App app("Prepares and checks data for ALBEF pretraining.", "albef");
+  app.require_subcommand(1);
+  Command chosen;
+  CLI::App* data = app.add_subcommand("data", "Make or check a dataset");
+  data->require_subcommand(1);
+  AddDataSynth(*data, chosen);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? ExitCode::kDone : ExitCode::kUsage;
+  }
+  return chosen();
+}
+
+}  // namespace
+}  // namespace albef
+
+int main(int argc, char** argv) {
+  try {
+    return static_cast<int>(albef::Main(argc, argv));
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "albef: {}\n", error.what());
+    return static_cast<int>(albef::ExitCode::kOther);
+  }
+}
