@@ -61,7 +61,8 @@ void BackgroundCheckpointWriter::Run() {
 }
 
 CheckpointOutcome BackgroundCheckpointWriter::Write(CheckpointSnapshot snapshot) {
-  CheckpointOutcome outcome{.iteration = snapshot.info.counters.iteration};
+  CheckpointOutcome outcome;
+  outcome.iteration = snapshot.info.counters.iteration;
   auto start = std::chrono::steady_clock::now();
   outcome.manifest = store_->Write(snapshot.tensors, snapshot.info, snapshot.write_options);
   snapshot.storage.reset();

@@ -35,7 +35,7 @@ struct CheckpointOutcome {
   double write_seconds = 0;
   double verify_seconds = 0;
   // The older checkpoints deleted after it; an error here leaves the new one valid.
-  absl::StatusOr<std::vector<int64_t>> deleted;
+  absl::StatusOr<std::vector<int64_t>> deleted = std::vector<int64_t>();
 };
 
 // Owns one thread that writes, verifies and then applies retention. At most one checkpoint is under

@@ -57,8 +57,6 @@ StreamHash::StreamHash() : state_(XXH3_createState()) {
   XXH3_128bits_reset(state_.get());
 }
 
-StreamHash::~StreamHash() = default;
-
 void StreamHash::Update(std::span<const std::byte> bytes) {
   if (!bytes.empty()) XXH3_128bits_update(state_.get(), bytes.data(), bytes.size());
 }

@@ -54,7 +54,6 @@ Hash128 HashBytes(std::span<const std::byte> bytes);
 class StreamHash {
  public:
   StreamHash();
-  ~StreamHash();
 
   void Update(std::span<const std::byte> bytes);
   Hash128 Finish() const;

@@ -103,11 +103,12 @@ absl::StatusOr<LoadedCheckpoint> LoadedCheckpoint::Open(const fs::path& director
 
   std::vector<MappedFile> files;
   for (const ManifestFile& file : manifest.files) {
-    ASSIGN_OR_RETURN(files.emplace_back(), MappedFile::Open(directory / file.name));
+    ASSIGN_OR_RETURN(MappedFile mapped, MappedFile::Open(directory / file.name));
     // The ranges of the manifest are about to become pointers into the map.
-    if (files.back().bytes().size() != file.num_bytes) {
+    if (mapped.bytes().size() != file.num_bytes) {
       return Damaged(directory / file.name, "changes while it is being read");
     }
+    files.push_back(std::move(mapped));
   }
   LoadedCheckpoint loaded(directory, std::move(manifest), std::move(files));
 

@@ -14,7 +14,7 @@ struct RetentionPolicy {
   // to.
   int64_t keep = 3;
   // Steps divisible by this stay for good.
-  std::optional<int64_t> keep_every;
+  std::optional<int64_t> keep_every = std::nullopt;
 };
 
 // Steps out of `committed` (any order, distinct) to delete, oldest first. `last_verified` is the

@@ -40,8 +40,9 @@ absl::StatusOr<uint64_t> CheckedTotalBytes(std::span<const TensorInfo> tensors) 
 
 // Where shard `index` of `num_shards` begins in the run of all bytes, before rounding to a block.
 uint64_t IdealBorder(uint64_t total, size_t index, size_t num_shards) {
-  const auto product = static_cast<unsigned __int128>(total) * index;
-  return static_cast<uint64_t>((product + num_shards - 1) / num_shards);
+  // ⌈total · index / num_shards⌉, without the product that may overflow.
+  const uint64_t rest = total % num_shards * index;
+  return total / num_shards * index + (rest + num_shards - 1) / num_shards;
 }
 
 std::string EntryName(const TensorInfo& tensor, const ShardEntry& entry) {
