@@ -38,6 +38,7 @@ ExitCode Main(int argc, char** argv) {
   CLI::App* data = app.add_subcommand("data", "Make or check a dataset");
   data->require_subcommand(1);
   AddDataSynth(*data, chosen);
+  AddDataCheck(*data, chosen);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -20,6 +20,7 @@ ExitCode Report(const absl::Status& status);
 // Each adds one subcommand to `parent`; parsing a command line that names it sets `chosen`, which
 // must live as long as the application.
 void AddDataSynth(CLI::App& parent, Command& chosen);
+void AddDataCheck(CLI::App& parent, Command& chosen);
 
 }  // namespace albef
 

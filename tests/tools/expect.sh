@@ -13,7 +13,7 @@ fail() {
 expect() {
   local expected=$1 status=0
   shift
-  "$@" >"$work/output" 2>&1 </dev/null || status=$?
+  "$@" >"$work/output" 2>&1 || status=$?
   ((status == expected)) || fail "expected exit status $expected, got $status: $*"
   checks=$((checks + 1))
 }

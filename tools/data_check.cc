@@ -1,0 +1,281 @@
+// albef data check: is a configuration's data fit for training, and how fast is it read?
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "common/config.h"
+#include "common/status_macros.h"
+#include "dataloader/annotations.h"
+#include "dataloader/batch_stream.h"
+#include "dataloader/image_transform.h"
+#include "dataloader/vocabulary.h"
+#include "dataloader/wordpiece.h"
+#include "tools/command.h"
+#include "tools/data_scan.h"
+
+namespace albef {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+struct Arguments {
+  fs::path config;
+  std::vector<std::string> overrides;
+  std::optional<int64_t> limit;
+  bool json = false;
+};
+
+struct Throughput {
+  int64_t pairs = 0;
+  double seconds = 0;
+
+  double pairs_per_second() const { return seconds > 0 ? static_cast<double>(pairs) / seconds : 0; }
+};
+
+// One annotation list, and what was found in it.
+struct CheckedSplit {
+  std::string name;
+  std::vector<fs::path> files;
+  std::shared_ptr<const Annotations> source;
+  double max_bad_fraction = 0;
+  DataScan scan;
+
+  bool passed() const { return scan.bad_fraction <= max_bad_fraction; }
+};
+
+absl::StatusOr<std::shared_ptr<const WordPieceTokenizer>> LoadTokenizer(const RunConfig& config,
+                                                                        const fs::path& file) {
+  if (!config.tokenizer.vocab) {
+    return absl::InvalidArgumentError(fmt::format(
+        "{}: tokenizer.vocab is not set; add it, or --set tokenizer.vocab=PATH", file.string()));
+  }
+  const fs::path path = DataPath(config, *config.tokenizer.vocab);
+  ASSIGN_OR_RETURN(Vocabulary vocabulary, Vocabulary::Load(path));
+  if (config.bert_config.vocab_size && *config.bert_config.vocab_size != vocabulary.size()) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: bert_config's vocab_size is {}, but {} has {} lines", file.string(),
+                    *config.bert_config.vocab_size, path.string(), vocabulary.size()));
+  }
+  return std::make_shared<const WordPieceTokenizer>(std::move(vocabulary));
+}
+
+ImageCompat Compat(const RunConfig& config) {
+  return config.data.augment_compat == RunConfig::AugmentCompat::kOfficial
+             ? ImageCompat::kOfficial
+             : ImageCompat::kCorrected;
+}
+
+absl::StatusOr<CheckedSplit> CheckSplit(std::string name, std::vector<fs::path> files,
+                                        double max_bad_fraction, const RunConfig& config,
+                                        const WordPieceTokenizer& tokenizer,
+                                        std::optional<int64_t> limit) {
+  CheckedSplit split{std::move(name), std::move(files), nullptr, max_bad_fraction, {}};
+  ASSIGN_OR_RETURN(Annotations annotations, Annotations::Load(split.files, config.data.root));
+  split.source = std::make_shared<const Annotations>(std::move(annotations));
+  DataScanOptions options;
+  options.limit = limit;
+  options.num_threads = static_cast<int>(config.data.num_threads);
+  options.max_words = static_cast<int>(config.data.max_words);
+  options.max_text_length = static_cast<int>(config.data.max_text_length);
+  options.compat = Compat(config);
+  ASSIGN_OR_RETURN(split.scan, ScanData(*split.source, tokenizer, options));
+  return split;
+}
+
+absl::StatusOr<std::shared_ptr<const ImageLoader>> MakeImageLoader(const RunConfig& config) {
+  const int image_res = static_cast<int>(config.image_res);
+  if (!config.data.augment) {
+    EvaluationImageLoader::Options options;
+    options.image_res = image_res;
+    options.compat = Compat(config);
+    ASSIGN_OR_RETURN(EvaluationImageLoader loader, EvaluationImageLoader::Create(options));
+    return std::make_shared<const EvaluationImageLoader>(std::move(loader));
+  }
+  TrainingImageLoader::Options options;
+  options.image_res = image_res;
+  options.compat = Compat(config);
+  ASSIGN_OR_RETURN(TrainingImageLoader loader, TrainingImageLoader::Create(options));
+  return std::make_shared<const TrainingImageLoader>(std::move(loader));
+}
+
+// Reads training batches as a trainer would, for some seconds or `limit` pairs.
+absl::StatusOr<Throughput> MeasureThroughput(const RunConfig& config,
+                                             std::shared_ptr<const SampleSource> source,
+                                             std::shared_ptr<const WordPieceTokenizer> tokenizer,
+                                             std::optional<int64_t> limit) {
+  constexpr std::chrono::seconds kDuration(3);
+  EpochPlan::Options plan;
+  plan.num_samples = source->size();
+  plan.virtual_ranks = static_cast<int>(config.virtual_ranks.value_or(1));
+  plan.batch_size = static_cast<int>(config.batch_size);
+  BatchStream::Options options;
+  options.source = std::move(source);
+  options.tokenizer = std::move(tokenizer);
+  ASSIGN_OR_RETURN(options.image_loader, MakeImageLoader(config));
+  ASSIGN_OR_RETURN(options.plan, EpochPlan::Create(plan));
+  options.image_res = static_cast<int>(config.image_res);
+  options.seed = config.seed;
+  options.virtual_rank_end = plan.virtual_ranks;
+  options.num_threads = static_cast<int>(config.data.num_threads);
+  options.prefetch_batches = static_cast<int>(config.data.prefetch_batches);
+  options.max_words = static_cast<int>(config.data.max_words);
+  options.max_text_length = static_cast<int>(config.data.max_text_length);
+  options.mlm_probability = config.mlm_probability;
+  options.max_bad_fraction = 1;  // the scan has judged already
+  ASSIGN_OR_RETURN(const std::unique_ptr<BatchStream> stream,
+                   BatchStream::Create(std::move(options)));
+  // The first batch includes the start of the threads.
+  RETURN_IF_ERROR(stream->Next().status());
+  Throughput throughput;
+  const Clock::time_point start = Clock::now();
+  do {
+    ASSIGN_OR_RETURN(const BatchStream::Handle batch, stream->Next());
+    throughput.pairs += batch->batch_size;
+    throughput.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  } while (throughput.seconds < std::chrono::duration<double>(kDuration).count() &&
+           throughput.pairs < limit.value_or(throughput.pairs + 1));
+  return throughput;
+}
+
+double Share(int64_t part, int64_t whole) {
+  return whole > 0 ? static_cast<double>(part) / static_cast<double>(whole) : 0;
+}
+
+Json ToJson(const CheckedSplit& split) {
+  const DataScan& scan = split.scan;
+  Json json;
+  for (const fs::path& file : split.files) json["files"].push_back(file.string());
+  json["samples"] = scan.num_samples;
+  json["images"] = scan.num_images;
+  json["bad_images"] = scan.num_bad_images;
+  json["captions"] = scan.num_captions;
+  json["bad_captions"] = scan.num_bad_captions;
+  json["faults"] = scan.faults;
+  json["examples"] = Json::array();
+  for (const DataFault& fault : scan.examples) {
+    json["examples"].push_back({{"sample", fault.sample_index},
+                                {"image", fault.image},
+                                {"reason", fault.reason},
+                                {"detail", fault.detail}});
+  }
+  json["bad_fraction"] = scan.bad_fraction;
+  json["max_bad_fraction"] = split.max_bad_fraction;
+  json["passed"] = split.passed();
+  const Histogram& tokens = scan.caption_tokens;
+  json["caption_tokens"] = {{"min", tokens.Percentile(0)},    {"mean", tokens.Mean()},
+                            {"p50", tokens.Percentile(0.5)},  {"p95", tokens.Percentile(0.95)},
+                            {"p99", tokens.Percentile(0.99)}, {"max", tokens.Percentile(1)}};
+  json["truncated_share"] = Share(scan.num_truncated, tokens.total());
+  json["unknown_share"] = Share(scan.num_unknown, scan.num_pieces);
+  return json;
+}
+
+void Print(const CheckedSplit& split, const RunConfig& config) {
+  const DataScan& scan = split.scan;
+  fmt::print("{}\n", split.name);
+  for (const fs::path& file : split.files) fmt::print("  file       {}\n", file.string());
+  fmt::print("  samples    {}\n", scan.num_samples);
+  fmt::print("  images     {}, {} bad\n", scan.num_images, scan.num_bad_images);
+  fmt::print("  captions   {}, {} bad\n", scan.num_captions, scan.num_bad_captions);
+  fmt::print("  bad share  {:.2f} % of samples, {:.2f} % allowed{}\n", 100 * scan.bad_fraction,
+             100 * split.max_bad_fraction, split.passed() ? "" : ": TOO MANY");
+  for (const auto& [reason, count] : scan.faults) fmt::print("    {} {}\n", count, reason);
+  for (const DataFault& fault : scan.examples) {
+    fmt::print("    sample {}, {}: {}: {}\n", fault.sample_index, fault.image, fault.reason,
+               fault.detail);
+  }
+  const Histogram& tokens = scan.caption_tokens;
+  fmt::print("  tokens     per caption: min {}, mean {:.1f}, median {}, 95 % {}, 99 % {}, max {}\n",
+             tokens.Percentile(0), tokens.Mean(), tokens.Percentile(0.5), tokens.Percentile(0.95),
+             tokens.Percentile(0.99), tokens.Percentile(1));
+  fmt::print("  truncated  {:.2f} % of captions (data.max_text_length {}, data.max_words {})\n",
+             100 * Share(scan.num_truncated, tokens.total()), config.data.max_text_length,
+             config.data.max_words);
+  fmt::print("  unknown    {:.3f} % of tokens\n", 100 * Share(scan.num_unknown, scan.num_pieces));
+}
+
+absl::StatusOr<ExitCode> Run(const Arguments& arguments) {
+  ConfigOptions config_options;
+  config_options.overrides = arguments.overrides;
+  ASSIGN_OR_RETURN(const RunConfig config, LoadRunConfig(arguments.config, config_options));
+  ASSIGN_OR_RETURN(const std::shared_ptr<const WordPieceTokenizer> tokenizer,
+                   LoadTokenizer(config, arguments.config));
+  std::vector<fs::path> train_files;
+  for (const std::string& file : config.train_file) train_files.push_back(DataPath(config, file));
+  std::vector<CheckedSplit> splits;
+  ASSIGN_OR_RETURN(splits.emplace_back(),
+                   CheckSplit("train_file", std::move(train_files), config.data.max_bad_fraction,
+                              config, *tokenizer, arguments.limit));
+  if (config.eval.file) {
+    // An evaluation substitutes nothing: one bad image or caption ends it.
+    ASSIGN_OR_RETURN(splits.emplace_back(),
+                     CheckSplit("eval.file", {DataPath(config, *config.eval.file)}, 0, config,
+                                *tokenizer, arguments.limit));
+  }
+  // Without a usable sample there is nothing to time.
+  absl::StatusOr<Throughput> throughput =
+      splits[0].scan.bad_fraction < 1
+          ? MeasureThroughput(config, splits[0].source, tokenizer, arguments.limit)
+          : Throughput();
+
+  bool passed = true;
+  Json json;
+  for (const CheckedSplit& split : splits) {
+    passed = passed && split.passed();
+    if (arguments.json) {
+      json[split.name] = ToJson(split);
+    } else {
+      Print(split, config);
+    }
+  }
+  if (arguments.json) {
+    json["vocabulary_size"] = tokenizer->vocabulary().size();
+    if (throughput.ok()) json["pairs_per_second"] = throughput->pairs_per_second();
+    // Paths and details may hold bytes that are no UTF-8.
+    fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
+  } else {
+    fmt::print("vocabulary   {}\n", tokenizer->vocabulary().size());
+    if (throughput.ok()) {
+      fmt::print("loader       {:.0f} pairs/s on {} threads ({} pairs in {:.1f} s)\n",
+                 throughput->pairs_per_second(), config.data.num_threads, throughput->pairs,
+                 throughput->seconds);
+    }
+  }
+  if (!throughput.ok()) return throughput.status();
+  return passed ? ExitCode::kDone : ExitCode::kOther;
+}
+
+}  // namespace
+
+void AddDataCheck(CLI::App& parent, Command& chosen) {
+  const auto arguments = std::make_shared<Arguments>();
+  CLI::App* check = parent.add_subcommand("check",
+                                          "Read all data of a configuration: counts, bad files, "
+                                          "caption lengths, unknown tokens, speed");
+  check->add_option("--config", arguments->config, "YAML file of a run")->required();
+  check->add_option("--set", arguments->overrides, "KEY=VALUE: override a key; may be repeated")
+      ->allow_extra_args(false);
+  check->add_option("--limit", arguments->limit, "Look at the first samples only (default: all)")
+      ->check(CLI::PositiveNumber);
+  check->add_flag("--json", arguments->json, "Print one JSON object");
+  check->callback([arguments, &chosen] {
+    chosen = [arguments] {
+      const absl::StatusOr<ExitCode> code = Run(*arguments);
+      return code.ok() ? *code : Report(code.status());
+    };
+  });
+}
+
+}  // namespace albef
