@@ -18,12 +18,16 @@ void TreeSum::AddLeaf() {
   for (int i = AdditionsAfterLeaf(added_++); i > 0; --i) Fold();
 }
 
+void TreeSum::Reset() {
+  depth_ = 0;
+  added_ = 0;
+}
+
 torch::Tensor TreeSum::Mean() {
   TORCH_CHECK(added_ == num_leaves_, "TreeSum: expected ", num_leaves_, " virtual ranks, got ",
               added_);
   while (depth_ > 1) Fold();
-  depth_ = 0;
-  added_ = 0;
+  Reset();
   torch::NoGradGuard no_grad;
   return num_leaves_ == 1 ? arenas_[0] : arenas_[0].div_(static_cast<double>(num_leaves_));
 }

@@ -25,6 +25,9 @@ class TreeSum {
   // Puts Leaf() on the stack. Call in virtual-rank order, `num_leaves` times before Mean().
   void AddLeaf();
 
+  // Forgets the leaves of a step that was given up.
+  void Reset();
+
   // The mean over all leaves, in one of the arenas; valid until the next AddLeaf().
   torch::Tensor Mean();
 

@@ -48,9 +48,7 @@ absl::StatusOr<torch::Device> ConfigureCompute(const ComputeOptions& options) {
   context.setDeterministicFillUninitializedMemory(false);
   context.setDeterministicCuDNN(options.deterministic);
   context.setBenchmarkCuDNN(!options.deterministic);
-  const auto precision =
-      options.tf32 ? at::Float32MatmulPrecision::HIGH : at::Float32MatmulPrecision::HIGHEST;
-  context.setFloat32MatmulPrecision(precision);
+  context.setFloat32MatmulPrecision(options.tf32 ? "high" : "highest");
   context.setAllowTF32CuDNN(options.tf32);
   return device;
 }

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "common/exit_code.h"
 #include "common/status_macros.h"
 
 namespace albef {
@@ -33,7 +34,7 @@ absl::StatusOr<StartAction> DecideStart(const StartFacts& facts, const ResumeReq
       facts.target_step <= facts.finished->step) {
     return StartAction::kAlreadyDone;
   }
-  if (facts.finished && facts.finished->exit_code == ExitCode::kFailed &&
+  if (facts.finished && facts.finished->exit_code == static_cast<int>(ExitCode::kFailed) &&
       resume.mode != Mode::kAuto) {
     return absl::FailedPreconditionError(
         fmt::format("{}: the run failed in a way that a restart does not fix ({}); once the cause "

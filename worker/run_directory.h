@@ -7,8 +7,8 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "common/exit_code.h"
 #include "common/file.h"
+#include "coordinator/recorder.h"
 
 namespace albef {
 
@@ -27,19 +27,11 @@ struct ResumeRequest {
 
 ResumeRequest ParseResumeRequest(const std::string& value);
 
-// How a finished run ended, as outcome.json tells.
-struct FinishedRun {
-  std::string state;  // SUCCEEDED, FAILED, PREEMPTED, STOPPED
-  std::string reason;
-  ExitCode exit_code = ExitCode::kDone;
-  int64_t step = 0;
-};
-
 struct StartFacts {
   std::filesystem::path run_dir;
   bool has_checkpoints = false;
-  std::optional<FinishedRun> finished;
-  int64_t target_step = 0;  // where the run shall end
+  std::optional<Outcome> finished;  // how the last attempt ended, if it could say so
+  int64_t target_step = 0;          // where the run shall end
 };
 
 enum class StartAction {

@@ -3,20 +3,25 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "common/exit_code.h"
+
 namespace albef {
 namespace {
 
 using ::testing::HasSubstr;
 
-FinishedRun Finished(std::string state, ExitCode exit_code, int64_t step) {
-  return {.state = std::move(state), .reason = "why", .exit_code = exit_code, .step = step};
+Outcome Finished(std::string state, ExitCode exit_code, int64_t step) {
+  return {.state = std::move(state),
+          .reason = "why",
+          .exit_code = static_cast<int>(exit_code),
+          .step = step};
 }
 
 TEST(DecideStart, ChoosesByWhatTheDirectoryHolds) {
   struct Case {
     const char* name;
     bool has_checkpoints;
-    std::optional<FinishedRun> finished;
+    std::optional<Outcome> finished;
     std::string resume;
     int64_t target_step;
     StartAction expected;

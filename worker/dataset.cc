@@ -1,0 +1,117 @@
+#include "worker/dataset.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "common/status_macros.h"
+#include "dataloader/annotations.h"
+#include "dataloader/image_transform.h"
+#include "worker/run_options.h"
+
+namespace albef {
+namespace {
+
+// The first samples of another source.
+class FirstSamples : public SampleSource {
+ public:
+  FirstSamples(const SampleSource& source, int64_t count)
+      : source_(source), size_(std::min(count, source.size())) {}
+  int64_t size() const override { return size_; }
+  Sample Get(int64_t index) const override { return source_.Get(index); }
+
+ private:
+  const SampleSource& source_;
+  const int64_t size_;
+};
+
+absl::StatusOr<Annotations> LoadAnnotations(const RunConfig& config,
+                                            const std::vector<std::string>& names) {
+  std::vector<std::filesystem::path> files;
+  for (const std::string& name : names) files.push_back(DataPath(config, name));
+  return Annotations::Load(files, config.data.root);
+}
+
+absl::StatusOr<std::shared_ptr<const ImageLoader>> MakeImageLoader(const RunConfig& config) {
+  const int image_res = static_cast<int>(config.image_res);
+  if (!config.data.augment) {
+    ASSIGN_OR_RETURN(auto loader, EvaluationImageLoader::Create(
+                                      {.image_res = image_res, .compat = AugmentCompat(config)}));
+    return std::make_shared<const EvaluationImageLoader>(std::move(loader));
+  }
+  ASSIGN_OR_RETURN(auto loader, TrainingImageLoader::Create(
+                                    {.image_res = image_res, .compat = AugmentCompat(config)}));
+  return std::make_shared<const TrainingImageLoader>(std::move(loader));
+}
+
+}  // namespace
+
+absl::StatusOr<Dataset> Dataset::Load(RunConfig& config) {
+  Dataset dataset;
+  if (!config.tokenizer.vocab) {
+    return absl::InvalidArgumentError(
+        "tokenizer.vocab is missing: name the vocabulary, for BERT's the file vocab.txt of "
+        "bert-base-uncased");
+  }
+  const std::filesystem::path vocab_path = DataPath(config, *config.tokenizer.vocab);
+  ASSIGN_OR_RETURN(Vocabulary vocabulary, Vocabulary::Load(vocab_path));
+  std::optional<int64_t>& vocab_size = config.bert_config.vocab_size;
+  if (vocab_size && *vocab_size != vocabulary.size()) {
+    return absl::InvalidArgumentError(fmt::format(
+        "bert_config.vocab_size is {}, but {} has {} tokens; use the vocabulary the model was made "
+        "for, or vocab_size: auto for a new one",
+        *vocab_size, vocab_path.string(), vocabulary.size()));
+  }
+  vocab_size = vocabulary.size();
+  dataset.tokenizer = std::make_shared<const WordPieceTokenizer>(std::move(vocabulary));
+
+  ASSIGN_OR_RETURN(Annotations train, LoadAnnotations(config, config.train_file));
+  dataset.train = std::make_shared<const Annotations>(std::move(train));
+  if (config.eval.file) {
+    ASSIGN_OR_RETURN(const Annotations all, LoadAnnotations(config, {*config.eval.file}));
+    const FirstSamples first(all, config.eval.max_images.value_or(all.size()));
+    ASSIGN_OR_RETURN(dataset.eval,
+                     EvalSet::Create(first, *dataset.tokenizer,
+                                     {.max_words = static_cast<int>(config.data.max_words),
+                                      .text_length = static_cast<int>(std::min<int64_t>(
+                                          30, config.bert_config.max_position_embeddings))}));
+    if (dataset.eval->num_texts() == 0) {
+      return absl::InvalidArgumentError(fmt::format("{} (eval.file): holds no captions",
+                                                    DataPath(config, *config.eval.file).string()));
+    }
+  }
+  return dataset;
+}
+
+absl::StatusOr<EpochPlan> PlanEpochs(const RunConfig& config, const Dataset& dataset) {
+  return EpochPlan::Create({.num_samples = dataset.train->size(),
+                            .virtual_ranks = static_cast<int>(config.virtual_ranks.value()),
+                            .batch_size = static_cast<int>(config.batch_size)});
+}
+
+absl::StatusOr<std::unique_ptr<BatchStream>> OpenBatches(
+    const RunConfig& config, const Dataset& dataset, const EpochPlan& plan, int64_t start_iteration,
+    int64_t end_iteration, std::function<void(const BadSample&)> on_bad_sample) {
+  BatchStream::Options options;
+  options.source = dataset.train;
+  options.tokenizer = dataset.tokenizer;
+  ASSIGN_OR_RETURN(options.image_loader, MakeImageLoader(config));
+  options.image_res = static_cast<int>(config.image_res);
+  options.seed = config.seed;
+  options.plan = plan;
+  options.virtual_rank_end = plan.virtual_ranks();
+  options.start_iteration = start_iteration;
+  options.end_iteration = end_iteration;
+  options.num_threads = static_cast<int>(config.data.num_threads);
+  options.prefetch_batches = static_cast<int>(config.data.prefetch_batches);
+  options.max_words = static_cast<int>(config.data.max_words);
+  options.max_text_length = static_cast<int>(config.data.max_text_length);
+  options.mlm_probability = config.mlm_probability;
+  options.max_bad_fraction = config.data.max_bad_fraction;
+  options.on_bad_sample = std::move(on_bad_sample);
+  return BatchStream::Create(std::move(options));
+}
+
+}  // namespace albef

@@ -1,0 +1,25 @@
+// The training state that a process begins with: new weights, an imported checkpoint, or the run's
+// own newest valid one.
+#ifndef ALBEF_WORKER_INITIAL_STATE_H_
+#define ALBEF_WORKER_INITIAL_STATE_H_
+
+#include <torch/torch.h>
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "coordinator/recorder.h"
+#include "model/train_state.h"
+#include "worker/run_setup.h"
+
+namespace albef {
+
+// Does what setup.action says, and records what was loaded, ignored, quarantined or will be
+// repeated.
+absl::StatusOr<std::unique_ptr<TrainState>> MakeInitialState(const RunSetup& setup,
+                                                             Recorder& recorder,
+                                                             torch::Device device);
+
+}  // namespace albef
+
+#endif  // ALBEF_WORKER_INITIAL_STATE_H_

@@ -1,0 +1,26 @@
+// From the typed configuration to the options of the components. Pure functions.
+#ifndef ALBEF_WORKER_RUN_OPTIONS_H_
+#define ALBEF_WORKER_RUN_OPTIONS_H_
+
+#include "common/config.h"
+#include "dataloader/batch_stream.h"
+#include "dataloader/image.h"
+#include "model/options.h"
+#include "model/schedule.h"
+#include "model/train_state.h"
+
+namespace albef {
+
+// `config.bert_config.vocab_size` must be set.
+AlbefOptions ModelOptions(const RunConfig& config);
+TrainStateOptions StateOptions(const RunConfig& config, torch::Device device);
+ScheduleOptions LearningRateOptions(const RunConfig& config);
+DistillationOptions AlphaOptions(const RunConfig& config);
+ImageCompat AugmentCompat(const RunConfig& config);
+
+// Iterations of the whole run: max_steps, or all epochs.
+int64_t TargetStep(const RunConfig& config, int64_t steps_per_epoch);
+
+}  // namespace albef
+
+#endif  // ALBEF_WORKER_RUN_OPTIONS_H_
