@@ -1,0 +1,138 @@
+// What a run tells the world in its directory: metrics.jsonl, events.jsonl, outcome.json.
+//
+// One JSON object per line, appended by one write() each. A line torn by a crash is cut off when
+// the files are opened again. Recording never stops a run: on a full disk lines are dropped and
+// counted, and an event says how many once there is room again. Losses that are not finite are
+// null.
+#ifndef ALBEF_COORDINATOR_RECORDER_H_
+#define ALBEF_COORDINATOR_RECORDER_H_
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/file.h"
+
+namespace albef {
+
+// One line of metrics.jsonl. Losses are means over the virtual ranks.
+struct StepMetrics {
+  int64_t step = 0;  // iterations done, this one included
+  int64_t epoch = 0;
+  double loss_mlm = 0;
+  double loss_itc = 0;
+  double loss_itm = 0;
+  double loss = 0;
+  double lr = 0;
+  double temp = 0;
+  double alpha = 0;
+  double samples_per_second = 0;
+  double data_wait_ratio = 0;  // share of the time in which the step waited for data
+  int64_t workers = 1;
+  int64_t generation = 0;
+  int64_t skipped = 0;  // iterations of the run so far without a commit
+};
+
+using EventValue = std::variant<int64_t, double, bool, std::string>;
+
+// One line of events.jsonl, which also gets the time. Keys of facts in use: step, duration_s,
+// state_digest, path, from, to (a range [from, to) of steps).
+struct Event {
+  std::string kind = {};    // "checkpoint_committed"
+  std::string reason = {};  // "end of epoch 3"
+  std::vector<std::pair<std::string, EventValue>> facts = {};
+};
+
+// The end of a run, or of this attempt at it.
+struct Outcome {
+  std::string state = {};  // SUCCEEDED, FAILED, PREEMPTED or STOPPED
+  std::string reason = {};
+  int exit_code = 0;
+  std::string state_digest = {};  // empty where the state is lost
+  int64_t step = 0;
+
+  bool operator==(const Outcome&) const = default;
+};
+
+// The only writer of these files in a run directory. Thread-safe.
+class Recorder {
+ public:
+  struct Options {
+    std::filesystem::path run_dir = {};  // made if it does not exist
+    std::function<std::chrono::system_clock::time_point()> now = std::chrono::system_clock::now;
+  };
+
+  static absl::StatusOr<std::unique_ptr<Recorder>> Open(Options options);
+
+  // The training state is that after `step` now. Steps recorded beyond it will be repeated: an
+  // event names them and RecordStep writes them again.
+  void RestartAfter(int64_t step, const std::string& reason);
+
+  // Does nothing for a step that is recorded already.
+  void RecordStep(const StepMetrics& metrics);
+
+  void RecordEvent(const Event& event);
+
+  // Replaces outcome.json. The one record whose loss is an error.
+  absl::Status RecordOutcome(const Outcome& outcome);
+
+  // The newest step in metrics.jsonl; nullopt while there is none.
+  std::optional<int64_t> last_step() const;
+
+  // Lines lost so far by this object.
+  int64_t dropped_lines() const;
+
+ private:
+  // A file of lines, open for appending.
+  class LineFile {
+   public:
+    static absl::StatusOr<LineFile> Open(const std::filesystem::path& path);
+
+    // All of the line or nothing of it.
+    absl::Status Append(std::string line);
+
+   private:
+    LineFile(std::filesystem::path path, FileDescriptor fd)
+        : path_(std::move(path)), fd_(std::move(fd)) {}
+
+    std::filesystem::path path_;
+    FileDescriptor fd_;
+    bool ends_torn_ = false;  // a part of a line could not be taken back
+  };
+
+  Recorder(Options options, LineFile metrics, LineFile events, std::optional<int64_t> last_step);
+
+  bool AppendEvent(const Event& event);
+  void AppendOrCount(const Event& event);
+  void ReportDroppedLines();
+
+  const Options options_;
+  mutable std::mutex mutex_;  // guards what follows
+  LineFile metrics_;
+  LineFile events_;
+  std::optional<int64_t> last_step_;
+  int64_t dropped_lines_ = 0;
+  int64_t dropped_and_reported_ = 0;
+};
+
+// The steps of a metrics.jsonl in ascending order; of a step recorded more than once the last
+// line. Losses that were not finite are NaN. Lines that are no such record (torn, damaged) are
+// left out.
+absl::StatusOr<std::vector<StepMetrics>> ReadMetrics(const std::filesystem::path& path);
+
+// RUN_DIR/outcome.json; nullopt where no attempt has ended yet.
+absl::StatusOr<std::optional<Outcome>> ReadOutcome(const std::filesystem::path& run_dir);
+
+}  // namespace albef
+
+#endif  // ALBEF_COORDINATOR_RECORDER_H_
