@@ -1,17 +1,19 @@
 #include "model/arena.h"
 
-#include "model/state_dict.h"
+#include <set>
+#include <utility>
 
 namespace albef {
 namespace {
 
 // Parameters of the module, tied ones once.
-std::vector<StateEntry> UniqueParameters(const torch::nn::Module& module) {
-  std::vector<StateEntry> parameters;
+std::vector<std::pair<std::string, torch::Tensor>> UniqueParameters(
+    const torch::nn::Module& module) {
+  std::vector<std::pair<std::string, torch::Tensor>> parameters;
   std::set<const c10::TensorImpl*> seen;
   for (const auto& item : module.named_parameters()) {
     if (seen.insert(item.value().unsafeGetTensorImpl()).second) {
-      parameters.push_back({item.key(), item.value(), ""});
+      parameters.emplace_back(item.key(), item.value());
     }
   }
   return parameters;
@@ -27,10 +29,8 @@ size_t ElementBytes(const torch::nn::Module& module) {
 
 std::vector<ParameterShape> TrainableShapes(const torch::nn::Module& module) {
   std::vector<ParameterShape> shapes;
-  for (const StateEntry& parameter : UniqueParameters(module)) {
-    if (parameter.tensor.requires_grad()) {
-      shapes.push_back({parameter.key, parameter.tensor.sizes().vec()});
-    }
+  for (const auto& [key, parameter] : UniqueParameters(module)) {
+    if (parameter.requires_grad()) shapes.push_back({key, parameter.sizes().vec()});
   }
   return shapes;
 }
@@ -43,13 +43,13 @@ std::string StudentKey(std::string_view teacher_key) {
 }
 
 Arena::Arena(torch::nn::Module& module) : layout_(TrainableShapes(module), ElementBytes(module)) {
-  const std::vector<StateEntry> parameters = UniqueParameters(module);
-  const auto options = parameters.front().tensor.options().requires_grad(false);
+  const auto parameters = UniqueParameters(module);
+  const auto options = parameters.front().second.options().requires_grad(false);
   parameters_ = torch::zeros({layout_.size()}, options);
   teacher_ = torch::zeros_like(parameters_);
 
   torch::NoGradGuard no_grad;
-  for (const auto& [key, parameter, tied_to] : parameters) {
+  for (const auto& [key, parameter] : parameters) {
     const bool trainable = parameter.requires_grad();
     const LayoutEntry* entry = layout_.Find(trainable ? key : StudentKey(key));
     TORCH_CHECK(entry != nullptr, "arena: ", key,

@@ -3,32 +3,35 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <set>
-#include <unordered_map>
-
-#include "common/status_macros.h"
 
 namespace albef {
 namespace {
 
-using FirstNames = std::unordered_map<const c10::TensorImpl*, std::string>;
+constexpr std::string_view kHead = "cls.predictions.";
 
-void Append(const torch::nn::Module& module, const std::string& prefix, FirstNames& first_names,
+void Append(const torch::nn::Module& module, const std::string& prefix,
             std::vector<StateEntry>& entries) {
-  const auto append = [&](const std::string& name, const torch::Tensor& tensor) {
-    if (!tensor.defined()) return;
-    std::string key = prefix + name;
-    const auto [first, is_new] = first_names.emplace(tensor.unsafeGetTensorImpl(), key);
-    entries.push_back({std::move(key), tensor, is_new ? std::string() : first->second});
-  };
   for (const auto& item : module.named_parameters(/*recurse=*/false)) {
-    append(item.key(), item.value());
+    entries.push_back({prefix + item.key(), item.value(), ""});
   }
   for (const auto& item : module.named_buffers(/*recurse=*/false)) {
-    append(item.key(), item.value());
+    entries.push_back({prefix + item.key(), item.value(), ""});
   }
   for (const auto& child : module.named_children()) {
-    Append(*child.value(), prefix + child.key() + ".", first_names, entries);
+    Append(*child.value(), prefix + child.key() + ".", entries);
+  }
+  if (!prefix.ends_with(kHead)) return;
+  // The decoder is the head's last child.
+  const std::string encoder = prefix.substr(0, prefix.size() - kHead.size());
+  for (const auto& [second, first] :
+       {std::pair(prefix + "decoder.weight", encoder + "bert.embeddings.word_embeddings.weight"),
+        std::pair(prefix + "decoder.bias", prefix + "bias")}) {
+    const auto tied = std::find_if(entries.begin(), entries.end(),
+                                   [&](const StateEntry& entry) { return entry.key == first; });
+    TORCH_CHECK(tied != entries.end(), "state dict: no ", first, " to tie ", second, " to");
+    entries.push_back({second, torch::Tensor(tied->tensor), first});
   }
 }
 
@@ -56,8 +59,7 @@ std::string Names(const std::vector<std::string>& names, size_t max_names) {
 
 std::vector<StateEntry> StateDict(const torch::nn::Module& module) {
   std::vector<StateEntry> entries;
-  FirstNames first_names;
-  Append(module, "", first_names, entries);
+  Append(module, "", entries);
   return entries;
 }
 

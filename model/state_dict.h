@@ -1,6 +1,7 @@
-// A module's parameters and buffers under the names, and in the order, of the authors' state dict
+// A model's parameters and buffers under the names, and in the order, of the authors' state dict
 // (spec §1): of each module its parameters, then its buffers, then its children in the order of
-// their registration. Tied parameters appear under both names.
+// their registration. The masked-language head's decoder is tied to the word embeddings and to the
+// head's bias; the modules hold these once, the state dict names them twice.
 #ifndef ALBEF_MODEL_STATE_DICT_H_
 #define ALBEF_MODEL_STATE_DICT_H_
 
@@ -20,7 +21,7 @@ namespace albef {
 struct StateEntry {
   std::string key;
   torch::Tensor tensor;  // shares the module's storage
-  std::string tied_to;   // the first name of the same tensor, empty for a first name
+  std::string tied_to;   // a second name: the first name of the same tensor; else empty
 };
 
 std::vector<StateEntry> StateDict(const torch::nn::Module& module);
