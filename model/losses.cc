@@ -16,40 +16,44 @@ struct LossAndGradient {
   torch::Tensor gradient_NV;  // of the loss with respect to the logits
 };
 
+struct MixedTargets {
+  torch::Tensor teacher_logits_NV;  // undefined when alpha is 0
+  torch::Tensor label_N;
+  double alpha = 0;
+};
+
 // Without autograd.
 LossAndGradient CrossEntropyWithGradient(const torch::Tensor& logits_NV,
-                                         const torch::Tensor& teacher_logits_NV,
-                                         const torch::Tensor& label_N, double alpha) {
+                                         const MixedTargets& targets) {
   const double scale = 1.0 / static_cast<double>(std::max<int64_t>(logits_NV.size(0), 1));
+  const double hard = 1 - targets.alpha;
+  const torch::Tensor label_N1 = targets.label_N.unsqueeze(1);
   torch::Tensor log_probs_NV = at::log_softmax(logits_NV, 1);
-  const torch::Tensor label_N1 = label_N.unsqueeze(1);
-  torch::Tensor loss = log_probs_NV.gather(1, label_N1).sum() * (-(1 - alpha) * scale);
+  torch::Tensor loss = log_probs_NV.gather(1, label_N1).sum() * (-hard * scale);
   torch::Tensor teacher_NV;
-  if (alpha != 0) {
-    teacher_NV = at::softmax(teacher_logits_NV, 1);
-    loss.sub_((teacher_NV * log_probs_NV).sum(), alpha * scale);
+  if (targets.alpha != 0) {
+    teacher_NV = at::softmax(targets.teacher_logits_NV, 1);
+    loss.sub_((teacher_NV * log_probs_NV).sum(), targets.alpha * scale);
   }
   torch::Tensor gradient_NV = log_probs_NV.exp_();
-  if (alpha != 0) gradient_NV.sub_(teacher_NV, alpha);
-  const torch::Tensor hard_N1 = torch::full_like(label_N1, -(1 - alpha), gradient_NV.options());
-  gradient_NV.scatter_add_(1, label_N1, hard_N1).mul_(scale);
-  return {loss, gradient_NV};
+  if (targets.alpha != 0) gradient_NV.sub_(teacher_NV, targets.alpha);
+  gradient_NV.scatter_add_(1, label_N1, torch::full_like(label_N1, -hard, gradient_NV.options()));
+  return {loss, gradient_NV.mul_(scale)};
 }
 
 class SoftHardCrossEntropyFunction
     : public torch::autograd::Function<SoftHardCrossEntropyFunction> {
  public:
+  // What gets no gradient stays in a struct: autograd takes no undefined tensors as arguments.
   static Variable forward(AutogradContext* context, const Variable& logits_NV,
-                          const Variable& teacher_logits_NV, const Variable& label_N,
-                          double alpha) {
-    const LossAndGradient result =
-        CrossEntropyWithGradient(logits_NV, teacher_logits_NV, label_N, alpha);
+                          const MixedTargets& targets) {
+    const LossAndGradient result = CrossEntropyWithGradient(logits_NV, targets);
     context->save_for_backward({result.gradient_NV});
     return result.loss;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradient) {
-    return {context->get_saved_variables()[0] * gradient[0], {}, {}, {}};
+    return {context->get_saved_variables()[0] * gradient[0], {}};
   }
 };
 
@@ -78,7 +82,7 @@ class ContrastiveFunction : public torch::autograd::Function<ContrastiveFunction
     const int64_t batch = query_BE.size(0);
     const torch::Tensor own_B = torch::arange(batch, input.key_BE.options().dtype(at::kLong));
     const LossAndGradient result =
-        CrossEntropyWithGradient(scores.student_BC, scores.teacher_BC, own_B, input.alpha);
+        CrossEntropyWithGradient(scores.student_BC, {scores.teacher_BC, own_B, input.alpha});
     // The score gradient is as wide as the queue; what is kept is as wide as the projection.
     const torch::Tensor& gradient_BC = result.gradient_NV;
     const torch::Tensor batch_BB = gradient_BC.narrow(1, 0, batch);
@@ -104,7 +108,8 @@ torch::Tensor SoftHardCrossEntropy(const torch::Tensor& logits_NV,
                                    const torch::Tensor& label_N, double alpha) {
   TORCH_CHECK(alpha == 0 || teacher_logits_NV.defined(), "alpha is ", alpha,
               ", but there are no teacher logits");
-  return SoftHardCrossEntropyFunction::apply(logits_NV, teacher_logits_NV, label_N, alpha);
+  return SoftHardCrossEntropyFunction::apply(logits_NV,
+                                             MixedTargets{teacher_logits_NV, label_N, alpha});
 }
 
 torch::Tensor ContrastiveLoss(const ContrastiveInput& input, ContrastiveScores& scores) {
