@@ -40,11 +40,13 @@ class ByteReader {
   bool exhausted_ = false;
 };
 
-// The data blocks up to the empty one, joined.
+// The data blocks up to the empty one, joined. A block that the end of the file cuts off counts for
+// nothing, as in Pillow.
 std::vector<uint8_t> TakeBlocks(ByteReader& reader) {
   std::vector<uint8_t> data;
   while (const uint8_t size = reader.U8()) {
     const auto block = reader.Take(size);
+    if (reader.exhausted()) break;
     data.insert(data.end(), block.begin(), block.end());
   }
   return data;

@@ -48,7 +48,7 @@ class ImageFixture : public ::testing::TestWithParam<const char*> {
   std::optional<ImageGolden> golden_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Golden, ImageFixture, ::testing::Values("Shared"),
+INSTANTIATE_TEST_SUITE_P(Golden, ImageFixture, ::testing::Values("Own", "Shared"),
                          [](const auto& fixture) { return std::string(fixture.param); });
 
 TEST_P(ImageFixture, ResizingIsExact) {
