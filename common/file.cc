@@ -28,6 +28,10 @@ absl::Status ErrnoStatus(int error, std::string_view operation, const fs::path& 
     case ENOENT:
     case ENOTDIR:
       return absl::NotFoundError(message);
+    case EISDIR:
+    case ELOOP:
+    case ENAMETOOLONG:
+      return absl::InvalidArgumentError(message);
     case EACCES:
     case EPERM:
     case EROFS:

@@ -1,6 +1,7 @@
 // Files whose loss is noticed: whole-file reads, atomic durable writes, descriptors and temporary
 // folders that clean up after themselves. Errors name the path, the operation and errno's text; a
-// full disk is RESOURCE_EXHAUSTED, a missing file NOT_FOUND, other trouble of storage UNAVAILABLE.
+// full disk is RESOURCE_EXHAUSTED, a missing file NOT_FOUND, a path that can be no file (a folder,
+// too long, a circle of links) INVALID_ARGUMENT, other trouble of storage UNAVAILABLE.
 #ifndef ALBEF_COMMON_FILE_H_
 #define ALBEF_COMMON_FILE_H_
 
