@@ -102,14 +102,14 @@ absl::Status UnknownKey(std::string_view where, std::string_view dotted) {
   const std::optional<std::string> suggestion = Suggestion(dotted);
   const size_t dot = dotted.rfind('.');
   const std::string group(dot == std::string_view::npos ? "" : dotted.substr(0, dot));
-  const std::string hint =
-      suggestion.has_value() ? fmt::format("; did you mean {}?", *suggestion) : std::string(";");
-  const std::vector<std::string> allowed = KeysOfGroup(group);
-  if (allowed.empty()) return Invalid(where, dotted, fmt::format("unknown key{}", hint));
-  return Invalid(
-      where, dotted,
-      fmt::format("unknown key{} allowed{}: {}", hint,
-                  group.empty() ? "" : fmt::format(" in {}", group), fmt::join(allowed, ", ")));
+  std::string problem = "unknown key";
+  if (suggestion.has_value()) problem += fmt::format("; did you mean {}?", *suggestion);
+  if (const std::vector<std::string> allowed = KeysOfGroup(group); !allowed.empty()) {
+    problem +=
+        fmt::format("{} allowed{}: {}", suggestion.has_value() ? "" : ";",
+                    group.empty() ? "" : fmt::format(" in {}", group), fmt::join(allowed, ", "));
+  }
+  return Invalid(where, dotted, problem);
 }
 
 // Every key of a tree is known, and groups are mappings (or empty, or bert_config's path).
@@ -141,13 +141,15 @@ const YamlNode* FindDotted(const YamlNode& root, std::string_view dotted) {
 
 // ---- Values -----------------------------------------------------------------------------------
 
-std::string Expected(std::string_view type, const Rule& rule) {
+// `value` is what was given, where it is a number at all.
+std::string Expected(std::string_view type, const Rule& rule, std::optional<double> value) {
   std::string bounds;
   if (std::isfinite(rule.low)) {
     bounds = fmt::format("{} {}", rule.low_open ? "above" : "at least", rule.low);
   }
-  // The limits that only keep numbers from overflowing are not worth a word.
-  if (std::isfinite(rule.high) && rule.high < config_schema::kMaxSize) {
+  // A limit that only keeps numbers from overflowing is worth a word to who meets it.
+  const bool is_met = value.has_value() && *value >= rule.high;
+  if (std::isfinite(rule.high) && (rule.high < config_schema::kMaxSize || is_met)) {
     bounds += fmt::format("{}{} {}", bounds.empty() ? "" : ", ",
                           rule.high_open ? "below" : "at most", rule.high);
   }
@@ -242,8 +244,8 @@ Problem Read(const YamlNode& node, const Rule& rule, T& field) {
     if (node.kind == YamlNode::Kind::kScalar && !node.quoted) value = ParseNumber<T>(node.text);
     if (!value.has_value() || !InRange(*value, rule)) {
       constexpr std::string_view kType = std::is_integral_v<T> ? "a whole number" : "a number";
-      return fmt::format("expected {}, got {}{}{}", Expected(kType, rule), DescribeKind(node),
-                         rule.why.empty() ? "" : "; ", rule.why);
+      return fmt::format("expected {}, got {}{}{}", Expected(kType, rule, value),
+                         DescribeKind(node), rule.why.empty() ? "" : "; ", rule.why);
     }
     field = *value;
     return std::nullopt;

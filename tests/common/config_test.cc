@@ -177,6 +177,9 @@ TEST(RunConfig, NamesFileLineKeyAndWhatIsAllowed) {
               "image_res: expected a whole number (at least 1, at most 16384), got "
               "nothing"},
       BadLine{"queue_size: 99999999999999999999", "queue_size: expected a whole number"},
+      BadLine{"queue_size: 2000000000",
+              "queue_size: expected a whole number (at least 1, at most 1073741824), got "
+              "\"2000000000\""},
       BadLine{"seed: -1", "seed: expected a whole number, got \"-1\""},
       BadLine{"seed: 18446744073709551616", "seed: expected a whole number"},
       BadLine{"alpha: .nan", "alpha: expected a number (at least 0, at most 1), got \".nan\""},
@@ -378,8 +381,7 @@ TEST(RunConfigOverrides, AreNamedInErrors) {
   EXPECT_THAT(error("optimizer.rl=1"),
               StartsWith("--set optimizer.rl=1: optimizer.rl: unknown key; did you mean "
                          "optimizer.lr? allowed in optimizer: opt, lr, weight_decay"));
-  EXPECT_THAT(error("optimizer.lr.x=1"),
-              StartsWith("--set optimizer.lr.x=1: optimizer.lr.x: unkn"));
+  EXPECT_EQ(error("optimizer.lr.x=1"), "--set optimizer.lr.x=1: optimizer.lr.x: unknown key");
   EXPECT_THAT(error("optimizer=1"), StartsWith("--set optimizer=1: optimizer: expected a mapping"));
   EXPECT_THAT(error("optimizer={x: 1}"),
               StartsWith("--set optimizer={x: 1}: optimizer.x: unknown"));
