@@ -12,7 +12,7 @@
 namespace albef {
 namespace {
 
-constexpr size_t kMaxTokens = 1'000'000;
+constexpr size_t kMaxTokens = 500'000;
 
 // Why `token` cannot stand in a vocabulary; empty when it can.
 std::string_view Fault(std::string_view token) {

@@ -18,7 +18,7 @@ namespace albef {
 class Vocabulary {
  public:
   // Refuses, with file and line: an empty or repeated token, a carriage return, bytes that are not
-  // UTF-8, more than a million tokens; and a file without one of the special tokens.
+  // UTF-8, more than 500,000 tokens; and a file without one of the special tokens.
   static absl::StatusOr<Vocabulary> Load(const std::filesystem::path& path);
 
   int64_t size() const { return static_cast<int64_t>(tokens_.size()); }
