@@ -119,7 +119,7 @@ std::string_view Annotations::String(uint64_t index) const {
 Sample Annotations::Get(int64_t index) const {
   const uint64_t begin = sample_begin_[static_cast<size_t>(index)];
   const uint64_t end = sample_begin_[static_cast<size_t>(index) + 1];
-  Sample sample{.image_path = root_ / String(begin), .captions = {}};
+  Sample sample{.image_path = root_ / String(begin)};
   for (uint64_t i = begin + 1; i < end; ++i) sample.captions.emplace_back(String(i));
   return sample;
 }

@@ -15,12 +15,12 @@ namespace albef {
 struct BadSample {
   int64_t position = 0;      // sample position, counted on over all epochs
   int64_t sample_index = 0;  // in the source
-  std::string image;
+  std::string image = {};
   // missing_image, damaged_image, invalid_image, empty_caption or invalid_utf8.
-  std::string reason;
-  std::string detail;
+  std::string reason = {};
+  std::string detail = {};
   int64_t substitute_index = 0;
-  std::string substitute;  // its image
+  std::string substitute = {};  // its image
 };
 
 // One JSON object without line breaks.

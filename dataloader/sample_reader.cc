@@ -63,9 +63,7 @@ absl::StatusOr<SampleReader::Result> SampleReader::Read(
                                   .sample_index = result.sample_index,
                                   .image = sample.image_path.string(),
                                   .reason = std::move(fault.reason),
-                                  .detail = std::move(fault.detail),
-                                  .substitute_index = 0,
-                                  .substitute = {}});
+                                  .detail = std::move(fault.detail)});
   }
   const BadSample& first = result.bad_samples.front();
   return absl::DataLossError(fmt::format(

@@ -11,8 +11,8 @@ namespace albef {
 
 struct Sample {
   std::filesystem::path image_path;
-  std::vector<std::string>
-      captions;  // bytes as stored: not cleaned, perhaps no UTF-8, perhaps none
+  // Bytes as stored: not cleaned, perhaps no UTF-8, perhaps none.
+  std::vector<std::string> captions = {};
 };
 
 // Implementations are immutable; any thread may call them.

@@ -1,0 +1,161 @@
+// Bad content in real files, through annotations, decoder and stream.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "common/file.h"
+#include "dataloader/annotations.h"
+#include "dataloader/batch_stream.h"
+#include "dataloader/image_transform.h"
+#include "dataloader/synthetic_image.h"
+#include "tests/dataloader/stream_fakes.h"
+
+namespace albef {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Pair;
+
+std::string Jpeg(int height, int width) {
+  std::vector<uint8_t> pixels(static_cast<size_t>(height * width) * 3);
+  for (size_t i = 0; i < pixels.size(); ++i) pixels[i] = static_cast<uint8_t>(i * 7);
+  auto jpeg = EncodeJpeg({.height = height, .width = width, .rgb_HWC = pixels}, 90);
+  EXPECT_TRUE(jpeg.ok()) << jpeg.status();
+  return *std::move(jpeg);
+}
+
+// The picture, but for a frame header that says 60000 × 60000.
+std::string WithAbsurdSize(std::string jpeg) {
+  const size_t frame = jpeg.find("\xFF\xC0");
+  EXPECT_NE(frame, std::string::npos);
+  for (const size_t at : {frame + 5, frame + 7}) jpeg.replace(at, 2, "\xEA\x60");
+  return jpeg;
+}
+
+class BadSamples : public ::testing::Test {
+ protected:
+  // Sixteen good pairs, then one for each kind of bad content.
+  void SetUp() override {
+    const std::string jpeg = Jpeg(40, 60);
+    for (int i = 0; i < 16; ++i) Add("good" + std::to_string(i) + ".jpg", jpeg, "a red cat");
+    AddEntry("missing.jpg", "a cat");
+    Add("truncated.jpg", jpeg.substr(0, 300), "a cat");
+    Add("text.jpg", "This is no picture.\n", "a cat");
+    Add("zero.jpg", "", "a cat");
+    Add("absurd.jpg", WithAbsurdSize(jpeg), "a cat");
+    Add("empty_caption.jpg", jpeg, " ?! ");
+    Add("invalid_utf8.jpg", jpeg, "a caf\xE9");
+    std::ofstream(directory_.path() / "train.json", std::ios::binary) << "[" << entries_ << "]";
+  }
+
+  void Add(const std::string& image, const std::string& content, const std::string& caption) {
+    std::ofstream(directory_.path() / image, std::ios::binary) << content;
+    AddEntry(image, caption);
+  }
+  void AddEntry(const std::string& image, const std::string& caption) {
+    if (!entries_.empty()) entries_ += ",\n";
+    entries_ += R"({"image": ")" + image + R"(", "caption": ")" + caption + "\"}";
+  }
+
+  BatchStream::Options Options() {
+    const fs::path file = directory_.path() / "train.json";
+    auto annotations = Annotations::Load({&file, 1}, directory_.path());
+    EXPECT_TRUE(annotations.ok()) << annotations.status();
+    auto loader = TrainingImageLoader::Create({.image_res = 32});
+    EXPECT_TRUE(loader.ok()) << loader.status();
+    BatchStream::Options options;
+    options.plan = *EpochPlan::Create({.num_samples = annotations->size(), .batch_size = 1});
+    options.source = std::make_shared<Annotations>(*std::move(annotations));
+    options.tokenizer = OwnTokenizer();
+    options.image_loader = std::make_shared<TrainingImageLoader>(*std::move(loader));
+    options.image_res = 32;
+    options.num_threads = 2;
+    options.end_iteration = options.plan->steps_per_epoch();
+    options.max_bad_fraction = 0.5;
+    return options;
+  }
+
+  TemporaryDirectory directory_;
+  std::string entries_;
+};
+
+TEST_F(BadSamples, EachKindIsLoggedOnceAnEpochAndReplacedByAGoodOne) {
+  const fs::path log_path = directory_.path() / "bad_samples.jsonl";
+  auto log = BadSampleLog::Open(log_path);
+  ASSERT_TRUE(log.ok()) << log.status();
+  BatchStream::Options options = Options();
+  options.on_bad_sample = [&](const BadSample& bad) { log->Append(bad); };
+  auto stream = BatchStream::Create(options);
+  ASSERT_TRUE(stream.ok()) << stream.status();
+  for (int64_t i = 0; i < options.end_iteration; ++i) {
+    const auto batch = (*stream)->Next();
+    ASSERT_TRUE(batch.ok()) << batch.status();
+    EXPECT_LT((*batch)->sample_index_B[0], 16);
+  }
+
+  std::map<std::string, std::string> reasons;  // by file, of the samples that stood in the order
+  std::ifstream file(log_path);
+  int64_t last_position = -1;
+  std::map<std::string, int64_t> count;
+  for (std::string text; std::getline(file, text);) {
+    const auto line = nlohmann::json::parse(text);
+    ++count[line["reason"]];
+    if (line["position"] != last_position) {
+      reasons[fs::path(line["image"].get<std::string>()).stem().string()] = line["reason"];
+    }
+    last_position = line["position"];
+    EXPECT_TRUE(fs::path(line["substitute"].get<std::string>()).is_absolute());
+    EXPECT_FALSE(line["detail"].get<std::string>().empty());
+  }
+  EXPECT_THAT(reasons,
+              ElementsAre(Pair("absurd", "invalid_image"), Pair("empty_caption", "empty_caption"),
+                          Pair("invalid_utf8", "invalid_utf8"), Pair("missing", "missing_image"),
+                          Pair("text", "invalid_image"), Pair("truncated", "damaged_image"),
+                          Pair("zero", "invalid_image")));
+  EXPECT_EQ(count, (*stream)->statistics().bad_samples);
+}
+
+TEST_F(BadSamples, TooManyEndTheStreamWithTheirNames) {
+  BatchStream::Options options = Options();
+  options.max_bad_fraction = 0.25;  // 7 of 23 are bad
+  auto stream = BatchStream::Create(options);
+  ASSERT_TRUE(stream.ok()) << stream.status();
+  absl::Status status;
+  while (status.ok()) status = (*stream)->Next().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("7 of 23 samples are bad"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr(directory_.path().string()));
+}
+
+TEST(BadSampleLog, AppendsAndSurvivesAFullDisk) {
+  TemporaryDirectory directory;
+  for (int run = 0; run < 2; ++run) {
+    auto log = BadSampleLog::Open(directory.path() / "log.jsonl");
+    ASSERT_TRUE(log.ok()) << log.status();
+    log->Append({.image = "caf\xE9.jpg", .reason = "missing_image"});
+  }
+  const auto content = ReadFile(directory.path() / "log.jsonl");
+  ASSERT_TRUE(content.ok());
+  EXPECT_EQ(std::count(content->begin(), content->end(), '\n'), 2);
+  EXPECT_THAT(*content, HasSubstr("\"image\":\"caf\uFFFD.jpg\",\"reason\":\"missing_image\""));
+
+  auto full = BadSampleLog::Open("/dev/full");
+  ASSERT_TRUE(full.ok()) << full.status();
+  full->Append({});
+  full->Append({});
+  EXPECT_EQ(full->dropped_lines(), 2);
+}
+
+}  // namespace
+}  // namespace albef
