@@ -179,17 +179,10 @@ ALBEF_SIMD_CLONES void WarpRow(const Framed& source, int height, int width, cons
     const uint8_t* upper = source.pixels + static_cast<size_t>(row) * source.row_bytes +
                            static_cast<size_t>(column) * 3;
     const uint8_t* lower = upper + source.row_bytes;
-    Pixel4U8 neighbours[4];
-    std::memcpy(&neighbours[0], upper, 4);
-    std::memcpy(&neighbours[1], upper + 3, 4);
-    std::memcpy(&neighbours[2], lower, 4);
-    std::memcpy(&neighbours[3], lower + 3, 4);
-    const Pixel4 sum = __builtin_convertvector(neighbours[0], Pixel4) * ((32 - fx) * (32 - fy)) +
-                       __builtin_convertvector(neighbours[1], Pixel4) * (fx * (32 - fy)) +
-                       __builtin_convertvector(neighbours[2], Pixel4) * ((32 - fx) * fy) +
-                       __builtin_convertvector(neighbours[3], Pixel4) * (fx * fy);
-    const Pixel4U8 rounded = __builtin_convertvector((sum + 512) >> 10, Pixel4U8);
-    std::memcpy(output + 3 * x, &rounded, 4);
+    const Pixel4 sum = LoadPixel(upper) * ((32 - fx) * (32 - fy)) +
+                       LoadPixel(upper + 3) * (fx * (32 - fy)) +
+                       LoadPixel(lower) * ((32 - fx) * fy) + LoadPixel(lower + 3) * (fx * fy);
+    StorePixel((sum + 512) >> 10, output + 3 * x);
   }
 }
 

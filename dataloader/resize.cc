@@ -72,15 +72,12 @@ ALBEF_SIMD_CLONES void ResizeRow(const uint8_t* source, const Taps* taps, const 
     const int32_t* weight = values + taps[x].weight_index;
     Pixel4 sum = {};
     for (int k = 0; k < taps[x].count; ++k) {
-      Pixel4U8 bytes;
-      std::memcpy(&bytes, pixel + 3 * k, sizeof(bytes));
-      sum += __builtin_convertvector(bytes, Pixel4) * weight[k];
+      sum += LoadPixel(pixel + 3 * k) * weight[k];
     }
     sum = (sum + kHalf) >> kPrecisionBits;
     sum = sum < 0 ? Pixel4{} : sum;
     sum = sum > 255 ? Pixel4{} + 255 : sum;
-    const Pixel4U8 rounded = __builtin_convertvector(sum, Pixel4U8);
-    std::memcpy(output + 3 * x, &rounded, sizeof(rounded));
+    StorePixel(sum, output + 3 * x);
   }
 }
 
