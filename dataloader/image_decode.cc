@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 #include <new>
 #include <string_view>
 
@@ -17,11 +16,15 @@ namespace image_codecs {
 
 absl::Status PrepareImage(int64_t height, int64_t width, const DecodeOptions& options,
                           Image& image) {
-  constexpr int64_t kMaxSide = std::numeric_limits<int>::max();
   if (height < 1 || width < 1) {
     return absl::InvalidArgumentError(fmt::format("the header says {} x {} pixels", width, height));
   }
-  if (height > kMaxSide || width > kMaxSide || height > options.max_pixels / width) {
+  if (height > options.max_side || width > options.max_side) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} x {} pixels: more than the {} allowed on a side; scale the picture down",
+                    width, height, options.max_side));
+  }
+  if (height > options.max_pixels / width) {
     return absl::InvalidArgumentError(
         fmt::format("{} x {} pixels are more than the {} allowed; scale the picture down", width,
                     height, options.max_pixels));

@@ -25,6 +25,9 @@ struct DecodeOptions {
   // A header that promises more is refused before memory is taken for it. The default is where
   // Pillow begins to call a file a decompression bomb.
   int64_t max_pixels = 178'956'970;
+  // The same for a picture's height and width. What a resize needs grows with the longer side; only
+  // PNG and BMP can say more than this default.
+  int64_t max_side = 65'535;
 };
 
 // Decodes into `image`, reusing its memory; on an error its content is unspecified.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <new>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -18,6 +19,7 @@ namespace fs = std::filesystem;
 
 // No picture within the pixel limit needs more; a film named .jpg must not fill the memory.
 constexpr uintmax_t kMaxFileBytes = uintmax_t{1} << 30;
+constexpr size_t kMaxKeptBytes = size_t{64} << 20;
 constexpr int kMaxResolution = 8192;
 
 absl::Status CheckResolution(int image_res) {
@@ -37,10 +39,22 @@ absl::StatusOr<MutableImageView> SquareView(int image_res, std::span<uint8_t> im
   return MutableImageView{image_res, image_res, image_HWC};
 }
 
-// The decoded picture of this thread's current sample.
-Image& ThreadImage() {
+// Reads the file and hands its picture to transform(picture, output).
+template <typename Transform>
+absl::Status LoadSquare(const fs::path& path, ImageCompat compat, int image_res,
+                        std::span<uint8_t> image_HWC, Transform transform) {
   thread_local Image image;
-  return image;
+  ASSIGN_OR_RETURN(const MutableImageView output, SquareView(image_res, image_HWC));
+  try {
+    RETURN_IF_ERROR(ReadImage(path, compat, image));
+    transform(image.view(), output);
+    // One giant must not occupy the memory of every thread for the rest of the run.
+    if (image.rgb_HWC.capacity() > kMaxKeptBytes) image = Image();
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError(
+        fmt::format("{}: no memory to load the picture", path.string()));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -91,11 +105,10 @@ void TrainingImageLoader::Apply(const TrainingTransform& transform, ImageView so
 
 absl::Status TrainingImageLoader::Load(const fs::path& path, RandomStream random,
                                        std::span<uint8_t> image_HWC) const {
-  ASSIGN_OR_RETURN(const MutableImageView output, SquareView(options_.image_res, image_HWC));
-  Image& image = ThreadImage();
-  RETURN_IF_ERROR(ReadImage(path, options_.compat, image));
-  Apply(Sample(image.height, image.width, random), image.view(), output);
-  return absl::OkStatus();
+  return LoadSquare(path, options_.compat, options_.image_res, image_HWC,
+                    [&](ImageView source, MutableImageView output) {
+                      Apply(Sample(source.height, source.width, random), source, output);
+                    });
 }
 
 absl::StatusOr<EvaluationImageLoader> EvaluationImageLoader::Create(const Options& options) {
@@ -105,11 +118,11 @@ absl::StatusOr<EvaluationImageLoader> EvaluationImageLoader::Create(const Option
 
 absl::Status EvaluationImageLoader::Load(const fs::path& path, RandomStream /*random*/,
                                          std::span<uint8_t> image_HWC) const {
-  ASSIGN_OR_RETURN(const MutableImageView output, SquareView(options_.image_res, image_HWC));
-  Image& image = ThreadImage();
-  RETURN_IF_ERROR(ReadImage(path, options_.compat, image));
-  CropAndResize(image.view(), {.height = image.height, .width = image.width}, output);
-  return absl::OkStatus();
+  return LoadSquare(path, options_.compat, options_.image_res, image_HWC,
+                    [](ImageView source, MutableImageView output) {
+                      CropAndResize(source, {.height = source.height, .width = source.width},
+                                    output);
+                    });
 }
 
 }  // namespace albef

@@ -63,6 +63,8 @@ TEST(DecodeImage, RefusesAbsurdDimensionsBeforeTakingMemory) {
   const std::string bmp = OwnFile("rgb.bmp");
   ExpectError(Decode(Patched(bmp, 18, std::string_view("\xFF\xFF\xFF\x7F\xFF\xFF\xFF\x7F", 8))),
               absl::StatusCode::kInvalidArgument, "2147483647 x 2147483647 pixels");
+  ExpectError(Decode(Patched(bmp, 18, std::string_view("\x01\0\0\0\0\0\x01\0", 8))),
+              absl::StatusCode::kInvalidArgument, "1 x 65536 pixels: more than the 65535 allowed");
   // A GIF's screen has 16 bits a side.
   const std::string gif = OwnFile("palette.gif");
   ExpectError(Decode(Patched(gif, 6, "\xFF\xFF\xFF\xFF")), absl::StatusCode::kInvalidArgument,
