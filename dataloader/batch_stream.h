@@ -77,7 +77,7 @@ class BatchStream {
   // The next batch, waiting for it if need be. OUT_OF_RANGE at `end_iteration`; FAILED_PRECONDITION
   // while the caller still holds the batch `prefetch_batches` before. Any other error ends the
   // stream: it is returned for good, and comes where the batch would have come, however far the
-  // threads were ahead.
+  // threads were ahead. DATA_LOSS: too many bad samples; else the code of the image loader.
   absl::StatusOr<Handle> Next();
 
   // For the thread that calls Next.
