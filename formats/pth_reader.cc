@@ -88,22 +88,25 @@ class Storages {
     std::shared_ptr<const std::vector<std::byte>> owned;
   };
 
-  // Every storage that `root` refers to.
-  static absl::StatusOr<Storages> Collect(const PickleValue& root) {
-    Storages storages;
+  // Every storage that `root` refers to. `name` is what errors call the file.
+  static absl::StatusOr<Storages> Collect(const PickleValue& root, std::string name) {
+    Storages storages(std::move(name));
     for (const PickleValue& value : NodesInnerFirst(root)) {
       if (value.kind() != Kind::kPersistentId) continue;
-      ASSIGN_OR_RETURN(const std::optional<StorageId> id, ParseStorageId(value));
+      const absl::StatusOr<std::optional<StorageId>> parsed = ParseStorageId(value);
+      if (!parsed.ok()) return Named(storages.name_, parsed.status());
+      const std::optional<StorageId>& id = *parsed;
       if (!id.has_value()) continue;
       const auto [place, is_new] =
           storages.storages_.emplace(id->key, Storage{id->type, id->bytes, {}, {}});
       if (!is_new && (place->second.type != id->type || place->second.bytes != id->bytes)) {
-        return Error(fmt::format("storage {:?} has two descriptions", id->key));
+        return Error(fmt::format("{}: storage {:?} has two descriptions", storages.name_, id->key));
       }
     }
     return storages;
   }
 
+  const std::string& name() const { return name_; }
   void SetSource(Find find) { find_ = std::move(find); }
 
   // Null for an unknown key.
@@ -118,8 +121,8 @@ class Storages {
     if (!storage.data.has_value()) {
       ASSIGN_OR_RETURN(const Bytes data, find_(key));
       if (data.size() != storage.bytes) {
-        return Error(fmt::format("storage {:?} should have {} bytes, the file has {}", key,
-                                 storage.bytes, data.size()));
+        return Error(fmt::format("{}: storage {:?} should have {} bytes, the file has {}", name_,
+                                 key, storage.bytes, data.size()));
       }
       storage.data = data;
     }
@@ -132,6 +135,9 @@ class Storages {
   }
 
  private:
+  explicit Storages(std::string name) : name_(std::move(name)) {}
+
+  std::string name_;
   Find find_;
   std::map<std::string, Storage> storages_;
 };
@@ -225,7 +231,12 @@ class TensorBuilder {
         args[0].kind() == Kind::kTensor) {
       ASSIGN_OR_RETURN(const PickleTensor* const data, args[0].AsTensor());
       PickleTensor parameter = *data;
-      ASSIGN_OR_RETURN(parameter.requires_grad, args[1].AsBool());
+      const absl::StatusOr<bool> requires_grad = args[1].AsBool();
+      if (!requires_grad.ok()) {
+        return Named(fmt::format("{}: a parameter's requires_grad", storages_.name()),
+                     requires_grad.status());
+      }
+      parameter.requires_grad = *requires_grad;
       return PickleValue::Tensor(std::move(parameter));
     }
     if (name == "torch.Size" && args.size() == 1 && args[0].kind() == Kind::kTuple) return args[0];
@@ -236,7 +247,9 @@ class TensorBuilder {
   // (storage, offset, shape, strides[, requires_grad, hooks[, dtype]])
   absl::StatusOr<std::optional<PickleValue>> Tensor(std::span<const PickleValue> args,
                                                     bool has_dtype) {
-    if (args.size() < (has_dtype ? 7 : 4)) return Error("a tensor without all its arguments");
+    if (args.size() < (has_dtype ? 7 : 4)) {
+      return Error(fmt::format("{}: a tensor without all its arguments", storages_.name()));
+    }
     if (args[0].kind() != Kind::kPersistentId) return std::nullopt;
     ASSIGN_OR_RETURN(const std::optional<StorageId> id, ParseStorageId(args[0]));
     if (!id.has_value()) return std::nullopt;
@@ -244,58 +257,75 @@ class TensorBuilder {
         has_dtype ? TorchDTypeFromName(args[6].class_name()) : id->type->dtype;
     if (!dtype.has_value()) return std::nullopt;
 
-    absl::StatusOr<PickleTensor> tensor = Build(*id, *dtype, args.subspan(1));
-    if (!tensor.ok()) {
-      return Named(fmt::format("tensor in storage {:?}", id->key), tensor.status());
+    const absl::StatusOr<Description> description = Describe(*id, *dtype, args.subspan(1));
+    if (!description.ok()) {
+      return Named(fmt::format("{}: tensor in storage {:?}", storages_.name(), id->key),
+                   description.status());
     }
-    return PickleValue::Tensor(*std::move(tensor));
+    ASSIGN_OR_RETURN(PickleTensor tensor, Build(*id, *dtype, *description));
+    return PickleValue::Tensor(std::move(tensor));
   }
 
-  absl::StatusOr<PickleTensor> Build(const StorageId& id, DType dtype,
-                                     std::span<const PickleValue> args) {
-    Placement placement;
+  struct Description {
+    Placement placement;  // inside the storage, unless there are no elements
+    size_t bytes = 0;
+    bool requires_grad = false;
+  };
+
+  static absl::StatusOr<Description> Describe(const StorageId& id, DType dtype,
+                                              std::span<const PickleValue> args) {
+    Description result;
+    Placement& placement = result.placement;
     ASSIGN_OR_RETURN(placement.offset, args[0].AsInt());
     ASSIGN_OR_RETURN(placement.shape, ParseSizes(args[1]));
     ASSIGN_OR_RETURN(placement.strides, ParseSizes(args[2]));
-    bool requires_grad = false;
     if (args.size() > 3) {
-      ASSIGN_OR_RETURN(requires_grad, args[3].AsBool());
+      ASSIGN_OR_RETURN(result.requires_grad, args[3].AsBool());
     }
     const std::optional<size_t> bytes = ByteSize(dtype, placement.shape);
     if (placement.offset < 0 || placement.shape.size() != placement.strides.size() ||
         !bytes.has_value()) {
       return Error("offset, shape or strides are not possible");
     }
+    result.bytes = *bytes;
+    const std::optional<int64_t> end = *bytes == 0 ? 0 : End(placement);
+    if (!end.has_value() || static_cast<uint64_t>(*end) > id.bytes / ElementSize(dtype)) {
+      return Error(fmt::format("offset {}, shape [{}] and strides [{}] reach outside its {} bytes",
+                               placement.offset, fmt::join(placement.shape, ", "),
+                               fmt::join(placement.strides, ", "), id.bytes));
+    }
+    return result;
+  }
+
+  absl::StatusOr<PickleTensor> Build(const StorageId& id, DType dtype,
+                                     const Description& description) {
+    const auto& [placement, bytes, requires_grad] = description;
     PickleTensor tensor{.view = {.dtype = dtype, .shape = placement.shape, .bytes = {}},
                         .storage_key = id.key,
                         .storage_offset = placement.offset,
                         .requires_grad = requires_grad,
                         .owned = {}};
-    if (*bytes == 0) return tensor;
-
+    if (bytes == 0) return tensor;
     const size_t element_bytes = ElementSize(dtype);
-    const std::optional<int64_t> end = End(placement);
-    if (!end.has_value() || static_cast<uint64_t>(*end) > id.bytes / element_bytes) {
-      return Error(fmt::format("offset {}, shape [{}] and strides [{}] reach outside its {} bytes",
-                               placement.offset, fmt::join(placement.shape, ", "),
-                               fmt::join(placement.strides, ", "), id.bytes));
-    }
     ASSIGN_OR_RETURN(const Storages::Storage* const storage, storages_.Load(id.key, element_bytes));
     if (IsDense(placement)) {
       tensor.view.bytes =
-          storage->data->subspan(static_cast<size_t>(placement.offset) * element_bytes, *bytes);
+          storage->data->subspan(static_cast<size_t>(placement.offset) * element_bytes, bytes);
       tensor.owned = storage->owned;
       return tensor;
     }
     // Tied tensors stay tied.
     auto& copy = copies_[{id.key, dtype, placement}];
     if (copy == nullptr) {
-      if (*bytes > copy_budget_) {
-        return Error("repeating elements by strides makes it much larger than the file");
+      if (bytes > copy_budget_) {
+        return Error(
+            fmt::format("{}: tensor in storage {:?}: repeating elements by strides makes "
+                        "it much larger than the file",
+                        storages_.name(), id.key));
       }
-      copy_budget_ -= *bytes;
+      copy_budget_ -= bytes;
       copy = std::make_shared<const std::vector<std::byte>>(
-          Gather(*storage->data, element_bytes, placement, *bytes));
+          Gather(*storage->data, element_bytes, placement, bytes));
     }
     tensor.view.bytes = *copy;
     tensor.owned = copy;
@@ -362,11 +392,10 @@ absl::StatusOr<Loaded> LoadZip(Bytes bytes, const std::string& name) {
   }
   ASSIGN_OR_RETURN(const Bytes root, zip.Read(folder + "data.pkl"));
   ASSIGN_OR_RETURN(Pickle pickle, ParsePickle(root, fmt::format("{} (data.pkl)", name)));
-  absl::StatusOr<Storages> storages = Storages::Collect(pickle.root);
-  if (!storages.ok()) return Named(name, storages.status());
-  storages->SetSource(
+  ASSIGN_OR_RETURN(Storages storages, Storages::Collect(pickle.root, name));
+  storages.SetSource(
       [&zip, &folder](const std::string& key) { return zip.Read(folder + "data/" + key); });
-  return Load(std::move(pickle), *std::move(storages), bytes.size());
+  return Load(std::move(pickle), std::move(storages), bytes.size());
 }
 
 // The old format: pickles of a magic number, a version, facts about the machine, the object and the
@@ -397,12 +426,11 @@ absl::StatusOr<Loaded> LoadOld(Bytes bytes, const std::string& name) {
     return Error(fmt::format("{}: its storage keys are not a list", name));
   }
 
-  absl::StatusOr<Storages> storages = Storages::Collect(object.root);
-  if (!storages.ok()) return Named(name, storages.status());
+  ASSIGN_OR_RETURN(Storages storages, Storages::Collect(object.root, name));
   std::map<std::string, Bytes> data;
   for (const PickleValue& value : keys.root.elements()) {
     const std::string key(value.text());
-    const Storages::Storage* storage = storages->Describe(key);
+    const Storages::Storage* storage = storages.Describe(key);
     if (storage == nullptr) {
       return Error(
           fmt::format("{}: storage {:?} is not referred to, so that its element type is "
@@ -424,12 +452,14 @@ absl::StatusOr<Loaded> LoadOld(Bytes bytes, const std::string& name) {
     }
     rest = rest.subspan(storage->bytes);
   }
-  storages->SetSource([&data](const std::string& key) -> absl::StatusOr<Bytes> {
+  storages.SetSource([&data, &name](const std::string& key) -> absl::StatusOr<Bytes> {
     const auto found = data.find(key);
-    if (found == data.end()) return Error("the storage is not in the file");
+    if (found == data.end()) {
+      return Error(fmt::format("{}: storage {:?} is not in the file", name, key));
+    }
     return found->second;
   });
-  return Load(std::move(object), *std::move(storages), bytes.size());
+  return Load(std::move(object), std::move(storages), bytes.size());
 }
 
 bool LooksLikeTar(Bytes bytes) {
