@@ -4,10 +4,10 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <ctime>
@@ -41,7 +41,8 @@ TestState StateOfStep(int64_t step) {
 }
 
 // What the killed process does: goes on from the newest checkpoint, as a trainer does, writes every
-// further step with retention, and announces each on the pipe.
+// further step with retention, and announces on the pipe each step that it begins to write (-step)
+// and has committed (step).
 [[noreturn]] void WriteCheckpointsUntilKilled(const fs::path& root, int announce_fd,
                                               WriteFunction write) {
   const auto store = OpenStore(root, std::move(write));
@@ -49,39 +50,41 @@ TestState StateOfStep(int64_t step) {
   auto newest = store->LoadNewestValid();
   if (!newest.ok() || !newest->quarantined.empty()) ::_exit(11);
   int64_t step = newest->checkpoint ? newest->checkpoint->manifest().info.counters.iteration : 0;
+  const auto announce = [&](int64_t message) {
+    if (::write(announce_fd, &message, sizeof(message)) != sizeof(message)) ::_exit(14);
+  };
   while (true) {
     ++step;
     const TestState state = StateOfStep(step);
+    announce(-step);
     if (!store->Write(state.tensors, InfoAt(step), {.num_shards = 2}).ok()) ::_exit(12);
     if (!store->ApplyRetention().ok()) ::_exit(13);
-    if (::write(announce_fd, &step, sizeof(step)) != sizeof(step)) ::_exit(14);
+    announce(step);
   }
 }
 
-struct Killed {
-  int64_t last_announced = 0;
-  bool by_sigkill = false;
-};
-
-// Starts the writer, lets `kill` end it (or it ends itself), and collects what it announced.
-Killed RunAndKill(const fs::path& root, const WriteFunction& write,
-                  const std::function<void(pid_t, int)>& kill) {
+// Starts the writer, lets `kill` end it (or it ends itself), and returns the last step that it
+// announced as committed, 0 for none. `kill` gets the announcements one by one, and says whether it
+// wants the next.
+int64_t RunAndKill(const fs::path& root, const WriteFunction& write,
+                   const std::function<bool(pid_t, int64_t)>& kill) {
   Pipe pipe;
   const pid_t child = ::fork();
   if (child == 0) WriteCheckpointsUntilKilled(root, pipe.writer.get(), write);
   EXPECT_GT(child, 0);
   EXPECT_TRUE(pipe.writer.Close("pipe").ok());
-  kill(child, pipe.reader.get());
-  Killed killed;
-  int64_t step = 0;
-  while (::read(pipe.reader.get(), &step, sizeof(step)) == sizeof(step)) {
-    killed.last_announced = step;
+  int64_t committed = 0;
+  int64_t message = 0;
+  bool is_waiting = true;
+  while (::read(pipe.reader.get(), &message, sizeof(message)) == sizeof(message)) {
+    committed = std::max(committed, message);
+    is_waiting = is_waiting && kill(child, message);
   }
   int status = 0;
   EXPECT_EQ(::waitpid(child, &status, 0), child);
-  killed.by_sigkill = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
-  EXPECT_TRUE(killed.by_sigkill) << "the writer failed with code " << WEXITSTATUS(status);
-  return killed;
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+      << "the writer ended by itself with code " << WEXITSTATUS(status);
+  return committed;
 }
 
 void ExpectNewestIsWhole(const fs::path& root, int64_t at_least) {
@@ -98,23 +101,29 @@ void ExpectNewestIsWhole(const fs::path& root, int64_t at_least) {
 TEST(CheckpointCrash, AWriterKilledAtRandomMomentsNeverLosesACommittedCheckpoint) {
   TemporaryDirectory directory;
   RandomStream random(std::random_device{}(), RandomPurpose::kSynthetic, 0);
-  int64_t last_announced = 0;
+  int64_t last_committed = 0;
   int num_partial = 0;
   for (int i = 0; i < kNumKills; ++i) {
     SCOPED_TRACE(fmt::format("kill {}", i));
-    const Killed killed = RunAndKill(directory.path(), WriteAll, [&](pid_t child, int announced) {
-      // The moment is counted from its first commit, so that slow machines get there too.
-      pollfd ready{.fd = announced, .events = POLLIN, .revents = 0};
-      EXPECT_EQ(::poll(&ready, 1, 60'000), 1);
-      const timespec moment{.tv_sec = 0, .tv_nsec = static_cast<long>(random.Below(20'000'000))};
-      ::nanosleep(&moment, nullptr);
-      ::kill(child, SIGKILL);
-    });
-    EXPECT_GT(killed.last_announced, last_announced) << "it went on from an older checkpoint";
-    last_announced = killed.last_announced;
+    // Counted from the beginning of a write after a commit, so that slow machines get that far and
+    // the moments fall upon the write, its end and what comes after.
+    int64_t last_message = 0;
+    const int64_t committed =
+        RunAndKill(directory.path(), WriteAll, [&](pid_t child, int64_t message) {
+          const bool is_second_write = message < 0 && last_message > 0;
+          last_message = message;
+          if (!is_second_write) return true;
+          const timespec moment{.tv_sec = 0,
+                                .tv_nsec = static_cast<long>(random.Below(20'000'000))};
+          ::nanosleep(&moment, nullptr);
+          ::kill(child, SIGKILL);
+          return false;
+        });
+    EXPECT_GT(committed, last_committed) << "it went on from an older checkpoint";
+    last_committed = committed;
     for (const std::string& name : List(directory.path()))
       num_partial += name.ends_with(".partial");
-    ExpectNewestIsWhole(directory.path(), last_announced);
+    ExpectNewestIsWhole(directory.path(), last_committed);
     if (HasFatalFailure() || HasNonfatalFailure()) return;
   }
   EXPECT_GT(num_partial, 0) << "no kill ever hit a write";
@@ -136,8 +145,8 @@ TEST(CheckpointCrash, AWriterKilledAtAnyWriteOfAFileNeverLosesACommittedCheckpoi
       }
       return WriteAll(fd, bytes, path);
     };
-    const Killed killed = RunAndKill(directory.path(), write, [](pid_t, int) {});
-    const int64_t reached = std::max(newest, killed.last_announced);
+    const auto let_it_die = [](pid_t, int64_t) { return false; };
+    const int64_t reached = std::max(newest, RunAndKill(directory.path(), write, let_it_die));
     ExpectNewestIsWhole(directory.path(), reached);
     if (HasFatalFailure() || HasNonfatalFailure()) return;
     if (reached >= newest + 3) break;

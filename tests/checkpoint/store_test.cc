@@ -102,8 +102,8 @@ TEST(CheckpointStore, EveryFlippedByteOfEveryFileIsFoundAndTheOneBeforeUsed) {
   size_t num_flipped = 0;
   for (const std::string& name : List(backup.path())) {
     const size_t size = fs::file_size(backup.path() / name);
-    // Prefix, header, first data, and then every 7th byte to the very last.
-    for (size_t at = 0; at < size; at += (at < 16 || at + 7 >= size) ? 1 : 7) {
+    // Each byte at the front and at the end, a sample between; manifest_test.cc has every bit.
+    for (size_t at = 0; at < size; at += (at < 16 || at + 32 >= size) ? 1 : 31) {
       SCOPED_TRACE(fmt::format("{} byte {}", name, at));
       FlipByte(checkpoints.newest() / name, at);
       checkpoints.ExpectFallsBack(name, name == "manifest.json" ? "" : "XXH3-128");
@@ -113,7 +113,7 @@ TEST(CheckpointStore, EveryFlippedByteOfEveryFileIsFoundAndTheOneBeforeUsed) {
       ++num_flipped;
     }
   }
-  EXPECT_GT(num_flipped, 800);
+  EXPECT_GT(num_flipped, 250);
   EXPECT_EQ(checkpoints.store->LoadNewestValid()->checkpoint->manifest().info.counters.iteration,
             200);
 }
