@@ -81,10 +81,10 @@ absl::Status CheckArray(const Json& value, std::string_view where) {
   return value.is_array() ? absl::OkStatus() : Invalid(where, "not an array");
 }
 
-absl::StatusOr<Counters> ToCounters(const Json& value) {
+absl::StatusOr<CheckpointCounters> ToCounters(const Json& value) {
   RETURN_IF_ERROR(
       CheckMembers(value, "counters", {"iteration", "updates", "ema_updates", "epoch"}));
-  Counters counters;
+  CheckpointCounters counters;
   ASSIGN_OR_RETURN(counters.iteration, ToCount(value["iteration"], "counters.iteration"));
   ASSIGN_OR_RETURN(counters.updates, ToCount(value["updates"], "counters.updates"));
   ASSIGN_OR_RETURN(counters.ema_updates, ToCount(value["ema_updates"], "counters.ema_updates"));
@@ -313,7 +313,7 @@ bool IsTensorKey(std::string_view key) {
 }
 
 absl::Status CheckManifest(const Manifest& manifest) {
-  const Counters& counters = manifest.info.counters;
+  const CheckpointCounters& counters = manifest.info.counters;
   if (std::min({counters.iteration, counters.updates, counters.ema_updates, counters.epoch}) < 0) {
     return Invalid("counters", "must not be negative");
   }

@@ -28,18 +28,18 @@ namespace albef {
 inline constexpr std::string_view kManifestName = "manifest.json";
 
 // Progress of the run at the checkpoint (design §4).
-struct Counters {
+struct CheckpointCounters {
   int64_t iteration = 0;
   int64_t updates = 0;
   int64_t ema_updates = 0;
   int64_t epoch = 0;
 
-  friend bool operator==(const Counters&, const Counters&) = default;
+  friend bool operator==(const CheckpointCounters&, const CheckpointCounters&) = default;
 };
 
 // What the trainer says about the state it saves.
 struct CheckpointInfo {
-  Counters counters;
+  CheckpointCounters counters;
   std::string config_digest;
   int64_t virtual_ranks = 1;
   uint64_t seed = 0;

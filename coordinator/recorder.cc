@@ -12,6 +12,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/str_replace.h"
 #include "common/log.h"
 #include "common/status_macros.h"
 
@@ -126,16 +127,19 @@ absl::StatusOr<std::unique_ptr<Recorder>> Recorder::Open(Options options) {
   const fs::path metrics_path = options.run_dir / "metrics.jsonl";
   ASSIGN_OR_RETURN(LineFile metrics, LineFile::Open(metrics_path));
   ASSIGN_OR_RETURN(LineFile events, LineFile::Open(options.run_dir / "events.jsonl"));
+  ASSIGN_OR_RETURN(LineFile bad_samples, LineFile::Open(options.run_dir / "bad_samples.jsonl"));
   ASSIGN_OR_RETURN(const std::optional<int64_t> last_step, LastStep(metrics_path));
-  return std::unique_ptr<Recorder>(
-      new Recorder(std::move(options), std::move(metrics), std::move(events), last_step));
+  return std::unique_ptr<Recorder>(new Recorder(std::move(options), std::move(metrics),
+                                                std::move(events), std::move(bad_samples),
+                                                last_step));
 }
 
-Recorder::Recorder(Options options, LineFile metrics, LineFile events,
+Recorder::Recorder(Options options, LineFile metrics, LineFile events, LineFile bad_samples,
                    std::optional<int64_t> last_step)
     : options_(std::move(options)),
       metrics_(std::move(metrics)),
       events_(std::move(events)),
+      bad_samples_(std::move(bad_samples)),
       last_step_(last_step) {}
 
 void Recorder::RestartAfter(int64_t step, const std::string& reason) {
@@ -163,6 +167,12 @@ void Recorder::RecordStep(const StepMetrics& metrics) {
 void Recorder::RecordEvent(const Event& event) {
   const std::lock_guard lock(mutex_);
   AppendOrCount(event);
+}
+
+void Recorder::RecordBadSample(std::string json) {
+  const std::lock_guard lock(mutex_);
+  ReportDroppedLines();
+  if (!bad_samples_.Append(std::move(json) + "\n").ok()) ++dropped_lines_;
 }
 
 absl::Status Recorder::RecordOutcome(const Outcome& outcome) {
@@ -195,7 +205,8 @@ bool Recorder::AppendEvent(const Event& event) {
                {"kind", event.kind},
                {"reason", event.reason}};
   for (const auto& [key, value] : event.facts) {
-    std::visit([&json, &name = key](const auto& fact) { json[name] = fact; }, value);
+    Json& member = json[Json::json_pointer("/" + absl::StrReplaceAll(key, {{".", "/"}}))];
+    std::visit([&member](const auto& fact) { member = fact; }, value);
   }
   return events_.Append(ToLine(json)).ok();
 }

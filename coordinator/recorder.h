@@ -1,4 +1,5 @@
-// What a run tells the world in its directory: metrics.jsonl, events.jsonl, outcome.json.
+// What a run tells the world in its directory: metrics.jsonl, events.jsonl, bad_samples.jsonl and
+// outcome.json.
 //
 // One JSON object per line, appended by one write() each. A line torn by a crash is cut off when
 // the files are opened again. Recording never stops a run: on a full disk lines are dropped and
@@ -46,7 +47,7 @@ struct StepMetrics {
 using EventValue = std::variant<int64_t, double, bool, std::string>;
 
 // One line of events.jsonl, which also gets the time. Keys of facts in use: step, duration_s,
-// state_digest, path, from, to (a range [from, to) of steps).
+// state_digest, path, from, to (a range [from, to) of steps). Dots in a key make nested objects.
 struct Event {
   std::string kind = {};    // "checkpoint_committed"
   std::string reason = {};  // "end of epoch 3"
@@ -83,6 +84,9 @@ class Recorder {
 
   void RecordEvent(const Event& event);
 
+  // One JSON object without a newline, for bad_samples.jsonl.
+  void RecordBadSample(std::string json);
+
   // Replaces outcome.json. The one record whose loss is an error.
   absl::Status RecordOutcome(const Outcome& outcome);
 
@@ -110,7 +114,8 @@ class Recorder {
     bool ends_torn_ = false;  // a part of a line could not be taken back
   };
 
-  Recorder(Options options, LineFile metrics, LineFile events, std::optional<int64_t> last_step);
+  Recorder(Options options, LineFile metrics, LineFile events, LineFile bad_samples,
+           std::optional<int64_t> last_step);
 
   bool AppendEvent(const Event& event);
   void AppendOrCount(const Event& event);
@@ -120,6 +125,7 @@ class Recorder {
   mutable std::mutex mutex_;  // guards what follows
   LineFile metrics_;
   LineFile events_;
+  LineFile bad_samples_;
   std::optional<int64_t> last_step_;
   int64_t dropped_lines_ = 0;
   int64_t dropped_and_reported_ = 0;

@@ -49,8 +49,6 @@ ScheduleOptions LearningRateOptions(const RunConfig& config) {
           .warmup_lr = config.schedular.warmup_lr,
           .epochs = config.schedular.epochs,
           .warmup_epochs = config.schedular.warmup_epochs,
-          .decay_rate = config.schedular.decay_rate,
-          .cooldown_epochs = config.schedular.cooldown_epochs,
           .step_size = config.schedular.step_size};
 }
 

@@ -11,8 +11,11 @@
 #include <optional>
 #include <utility>
 
+#include "common/format_absl.h"
 #include "common/status_macros.h"
 #include "coordinator/progress_line.h"
+#include "dataloader/bad_sample.h"
+#include "dataloader/image_transform.h"
 #include "worker/checkpointing.h"
 #include "worker/compute.h"
 #include "worker/device_batch.h"
@@ -114,9 +117,13 @@ absl::StatusOr<Outcome> Trainer::Run() {
     ASSIGN_OR_RETURN(const auto batches,
                      OpenBatches(config(), setup_->dataset, plan(), iteration(),
                                  setup_->target_step, [this](const BadSample& sample) {
-                                   recorder_->RecordBadSample(ToJsonLine(sample));
+                                   recorder_->RecordBadSample(ToJson(sample));
                                  }));
-    RETURN_IF_ERROR(Loop(*batches));
+    if (absl::Status status = Loop(*batches); !status.ok()) {
+      // Nothing is wrong with the state itself: what was reached is kept where that is possible.
+      if (!absl::IsAborted(status)) CommitNow("before the end of a failed run").IgnoreError();
+      return status;
+    }
   }
   progress_.EndLine();
   const bool preempted = iteration() < setup_->target_step;
@@ -332,9 +339,9 @@ void Trainer::Evaluate() {
   const auto add = [&](const char* direction, const char* ranking, const Recall& recall) {
     spdlog::info("evaluation step={} direction={} ranking={} r1={:.3f} r5={:.3f} r10={:.3f}",
                  iteration(), direction, ranking, recall.at_1, recall.at_5, recall.at_10);
-    event.facts.emplace_back(fmt::format("{}_{}_r1", direction, ranking), recall.at_1);
-    event.facts.emplace_back(fmt::format("{}_{}_r5", direction, ranking), recall.at_5);
-    event.facts.emplace_back(fmt::format("{}_{}_r10", direction, ranking), recall.at_10);
+    event.facts.emplace_back(fmt::format("{}.{}.at_1", direction, ranking), recall.at_1);
+    event.facts.emplace_back(fmt::format("{}.{}.at_5", direction, ranking), recall.at_5);
+    event.facts.emplace_back(fmt::format("{}.{}.at_10", direction, ranking), recall.at_10);
   };
   for (const auto& [name, direction] : {std::pair{"image_to_text", result->image_to_text},
                                         {"text_to_image", result->text_to_image}}) {

@@ -1,5 +1,5 @@
 // albef-trainer: pretrains in one process.
-#include <unistd.h>
+#include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdlib>
@@ -7,8 +7,9 @@
 #include <vector>
 
 #include "common/config.h"
+#include "common/exit_code.h"
+#include "common/format_absl.h"
 #include "common/log.h"
-#include "spdlog/spdlog.h"
 #include "worker/stop_signal.h"
 #include "worker/trainer.h"
 
@@ -45,6 +46,11 @@ int Main(int argc, char** argv) {
     return code == 0 ? 0 : static_cast<int>(ExitCode::kUsage);
   }
   InstallStopSignals();
+  if (const absl::Status status = StartLogging({.process = "trainer", .run_dir = run_dir});
+      !status.ok()) {
+    spdlog::error("{}", status.message());
+    return static_cast<int>(ExitCode::kUsage);
+  }
   // Deterministic cuBLAS needs a fixed workspace, set before the first CUDA call.
   ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
 
