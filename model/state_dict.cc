@@ -74,7 +74,7 @@ std::string LoadReport::Summary(size_t max_names) const {
 }
 
 absl::StatusOr<LoadReport> LoadTensors(std::span<const StateEntry> entries, const TensorMap& source,
-                                       std::string_view source_name) {
+                                       std::string_view source_name, const LoadOptions& options) {
   LoadReport report;
   std::vector<std::pair<torch::Tensor, torch::Tensor>> copies;
   std::map<std::string_view, torch::Tensor> first_values;  // by first name, for tied tensors
@@ -126,17 +126,26 @@ absl::StatusOr<LoadReport> LoadTensors(std::span<const StateEntry> entries, cons
   for (const auto& [key, value] : source) {
     if (!known.contains(key)) report.unexpected.push_back(key);
   }
+  if (options.require_complete && !(report.missing.empty() && report.unexpected.empty())) {
+    return absl::FailedPreconditionError(
+        fmt::format("{}: holds another model: {}; the model's sizes in the config must be those of "
+                    "the file",
+                    source_name, report.Summary()));
+  }
   torch::NoGradGuard no_grad;
   for (auto& [target, value] : copies) target.copy_(value);
   return report;
 }
 
-absl::Status RequireComplete(const LoadReport& report, std::string_view source_name) {
-  if (report.missing.empty() && report.unexpected.empty()) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      fmt::format("{}: not a checkpoint of this model: {}; the model's sizes in the config must be "
-                  "those of the file",
-                  source_name, report.Summary()));
+absl::Status CheckQueuePointer(const TensorMap& source, int64_t queue_size,
+                               std::string_view source_name) {
+  const auto pointer = source.find("queue_ptr");
+  if (pointer == source.end() || pointer->second.numel() != 1) return absl::OkStatus();
+  const auto column = pointer->second.item<int64_t>();
+  if (column >= 0 && column < queue_size) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("{}: queue_ptr is {}, outside the queue of {} columns; the file is damaged",
+                  source_name, column, queue_size));
 }
 
 }  // namespace albef

@@ -40,16 +40,22 @@ struct LoadReport {
   std::string Summary(size_t max_names = 8) const;
 };
 
-// Copies the tensors of `source` into the entries of the same name, converting dtype and device. A
-// shape that differs is INVALID_ARGUMENT that names `source_name`, the key, both shapes and, for
-// the queues and position embeddings, the config key that decides it; then nothing is copied.
-// `missing` and `unexpected` are for the caller to judge. The two names of a tied tensor must hold
-// equal values where the source has both; either one serves where it has one.
-absl::StatusOr<LoadReport> LoadTensors(std::span<const StateEntry> entries, const TensorMap& source,
-                                       std::string_view source_name);
+struct LoadOptions {
+  // Nothing missing and nothing unexpected, else FAILED_PRECONDITION that names the first of them.
+  bool require_complete = false;
+};
 
-// FAILED_PRECONDITION that names the first missing and unexpected keys, if there are any.
-absl::Status RequireComplete(const LoadReport& report, std::string_view source_name);
+// Copies the tensors of `source` into the entries of the same name, converting dtype and device. A
+// shape that differs is INVALID_ARGUMENT that names `source_name`, the key, both shapes and the
+// config key that decides. The two names of a tied tensor must hold equal values where the source
+// has both; either one serves where it has one. On an error nothing is copied.
+absl::StatusOr<LoadReport> LoadTensors(std::span<const StateEntry> entries, const TensorMap& source,
+                                       std::string_view source_name,
+                                       const LoadOptions& options = {});
+
+// INVALID_ARGUMENT if `source` has a `queue_ptr` that is no column of queues of `queue_size`.
+absl::Status CheckQueuePointer(const TensorMap& source, int64_t queue_size,
+                               std::string_view source_name);
 
 }  // namespace albef
 

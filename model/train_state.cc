@@ -117,9 +117,9 @@ absl::Status TrainState::Restore(std::span<const NamedTensor> tensors, std::stri
     }
     return int64_t{-1};  // not reached: all names were found above
   };
-  const Counters counters{.iteration = scalar(kIteration),
-                          .updates = scalar(kUpdates),
-                          .ema_updates = scalar(kEmaUpdates)};
+  const StepCounters counters{.iteration = scalar(kIteration),
+                              .updates = scalar(kUpdates),
+                              .ema_updates = scalar(kEmaUpdates)};
   if (counters.iteration < 0 || counters.updates < 0 || counters.ema_updates < counters.updates ||
       counters.ema_updates > counters.updates + 1) {
     return absl::InvalidArgumentError(fmt::format(
@@ -138,7 +138,7 @@ absl::Status TrainState::Restore(std::span<const NamedTensor> tensors, std::stri
   return absl::OkStatus();
 }
 
-void TrainState::StartFrom(const Counters& counters) {
+void TrainState::StartFrom(const StepCounters& counters) {
   queue_.ReadPointer();
   counters_ = counters;
 }

@@ -27,17 +27,17 @@
 namespace albef {
 
 // Places of a run. They are part of checkpoints and digests.
-struct Counters {
+struct StepCounters {
   int64_t iteration = 0;    // attempts that reached the gate, committed or skipped
   int64_t updates = 0;      // committed steps
   int64_t ema_updates = 0;  // momentum updates of the teacher; updates or updates + 1
 
-  bool operator==(const Counters&) const = default;
+  bool operator==(const StepCounters&) const = default;
 };
 
 struct TrainStateOptions {
   double momentum = 0.995;  // m of the teacher
-  AdamWOptions adamw;
+  AdamWOptions adamw = {};
   // τ is clamped into this range before every use (spec §3 step 1).
   double min_temperature = 0.001;
   double max_temperature = 0.5;
@@ -75,14 +75,14 @@ class TrainState {
   absl::Status Restore(std::span<const NamedTensor> tensors, std::string_view source);
 
   // After weights and queues were loaded into the model: goes on from there.
-  void StartFrom(const Counters& counters);
+  void StartFrom(const StepCounters& counters);
 
   const Albef& model() const { return model_; }
   Arena& arena() { return arena_; }
   const Arena& arena() const { return arena_; }
   const AdamW& adamw() const { return adamw_; }
   const FeatureQueue& queue() const { return queue_; }
-  const Counters& counters() const { return counters_; }
+  const StepCounters& counters() const { return counters_; }
   const TrainStateOptions& options() const { return options_; }
 
  private:
@@ -91,7 +91,7 @@ class TrainState {
   Arena arena_;
   AdamW adamw_;
   FeatureQueue queue_;
-  Counters counters_;
+  StepCounters counters_;
 };
 
 }  // namespace albef
