@@ -7,10 +7,12 @@
 #include <map>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "common/log.h"
 #include "common/status_macros.h"
-#include "model/initialization.h"
+#include "model/official_checkpoint.h"
+#include "model/pretrained.h"
 #include "worker/checkpointing.h"
 #include "worker/compute.h"
 #include "worker/run_options.h"
@@ -61,6 +63,39 @@ absl::Status RestoreNewest(const RunSetup& setup, Recorder& recorder, TrainState
   return absl::OkStatus();
 }
 
+absl::Status InitializeNew(const RunSetup& setup, Recorder& recorder, AlbefImpl& model) {
+  ASSIGN_OR_RETURN(const std::vector<InitializationStep> steps,
+                   InitializeModel(model, setup.config.init, setup.config.seed));
+  for (const InitializationStep& step : steps) {
+    spdlog::info("initialised what={} path={} {}", step.what, LogValue(step.path.string()),
+                 step.report.Summary());
+    recorder.RecordEvent({.kind = "initialised",
+                          .reason = step.report.Summary(),
+                          .facts = {{"what", step.what}, {"path", step.path.string()}}});
+  }
+  return absl::OkStatus();
+}
+
+// `--resume PATH`: the authors' checkpoint_XX.pth, which goes on at its next epoch, or a checkpoint
+// folder of ours.
+absl::Status Import(const RunSetup& setup, Recorder& recorder, TrainState& state) {
+  const std::filesystem::path& path = setup.resume.path;
+  if (std::filesystem::is_directory(path)) {
+    ASSIGN_OR_RETURN(const LoadedCheckpoint checkpoint, LoadedCheckpoint::Open(path));
+    RETURN_IF_ERROR(RestoreState(checkpoint, state));
+  } else {
+    ASSIGN_OR_RETURN(
+        const OfficialProgress progress,
+        ImportOfficialCheckpoint(path, state, {.steps_per_epoch = setup.plan.steps_per_epoch()}));
+    spdlog::info("imported path={} epoch={} updates={} unknown_classes={}", LogValue(path.string()),
+                 progress.epoch, progress.updates, progress.unknown_classes.size());
+  }
+  const int64_t step = state.counters().iteration;
+  recorder.RestartAfter(step, "new run from " + path.string());
+  recorder.RecordEvent({.kind = "imported", .reason = path.string(), .facts = {{"step", step}}});
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TrainState>> MakeInitialState(const RunSetup& setup,
@@ -68,14 +103,17 @@ absl::StatusOr<std::unique_ptr<TrainState>> MakeInitialState(const RunSetup& set
                                                              torch::Device device) {
   Albef model(ModelOptions(setup.config));
   RETURN_IF_ERROR(setup.store->CleanUp());
-  if (setup.action == StartAction::kNew) InitializeRandomly(*model, setup.config.seed);
+  if (setup.action == StartAction::kNew) {
+    // Lines of an attempt that was lost before its first checkpoint.
+    recorder.RestartAfter(0, "new run");
+    RETURN_IF_ERROR(InitializeNew(setup, recorder, *model));
+  }
   model->train();
   auto state = std::make_unique<TrainState>(model, StateOptions(setup.config, device));
   if (setup.action == StartAction::kContinue) {
     RETURN_IF_ERROR(RestoreNewest(setup, recorder, *state, ComputeFacts(device)));
-  } else {
-    recorder.RestartAfter(state->counters().iteration, "new run");
-    recorder.RecordEvent({.kind = "started", .facts = {{"step", state->counters().iteration}}});
+  } else if (setup.action == StartAction::kImport) {
+    RETURN_IF_ERROR(Import(setup, recorder, *state));
   }
   return state;
 }

@@ -149,7 +149,10 @@ absl::Status Trainer::Loop(BatchStream& batches) {
     return ToDevice(*batch, device_);
   };
   while (iteration() < setup_->target_step && !StopRequested()) {
-    ASSIGN_OR_RETURN(const PretrainStep::Report report, step_.Run(inputs));
+    const absl::StatusOr<PretrainStep::Report> step = step_.Run(inputs);
+    if (absl::IsDataLoss(step.status())) return absl::AbortedError(step.status().message());
+    RETURN_IF_ERROR(step.status());
+    const PretrainStep::Report& report = *step;
     RecordStep(report, batches);
     ReportCheckpoints();
     RETURN_IF_ERROR(CheckSkipped(report));
