@@ -32,13 +32,16 @@ ExitCode Report(const absl::Status& status) {
 namespace {
 
 ExitCode Main(int argc, char** argv) {
-  CLI::App app("Prepares and checks data for ALBEF pretraining.", "albef");
+  CLI::App app("Offline work around ALBEF pretraining: data and checkpoints.", "albef");
   app.require_subcommand(1);
   Command chosen;
   CLI::App* data = app.add_subcommand("data", "Make or check a dataset");
   data->require_subcommand(1);
   AddDataSynth(*data, chosen);
   AddDataCheck(*data, chosen);
+#ifdef ALBEF_WITH_TORCH
+  AddConvert(app, chosen);
+#endif
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -34,6 +34,10 @@ std::shared_ptr<const Snapshot> CopyToHost(const TrainState& state) {
 void Checkpointer::Take(const TrainState& state, CheckpointInfo info) {
   // Never two snapshots at once: at full size one takes 3.5 GB.
   writer_.Wait();
+  const StepCounters& counters = state.counters();
+  info.counters.iteration = counters.iteration;
+  info.counters.updates = counters.updates;
+  info.counters.ema_updates = counters.ema_updates;
   const std::shared_ptr<const Snapshot> snapshot = CopyToHost(state);
   writer_.Submit({.storage = snapshot,
                   .tensors = snapshot->tensors,

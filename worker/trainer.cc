@@ -240,6 +240,7 @@ void Trainer::TakeCheckpoint(const std::string& reason) {
   info.virtual_ranks = plan().virtual_ranks();
   info.seed = config().seed;
   info.facts = ComputeFacts(device_);
+  info.facts["steps_per_epoch"] = std::to_string(plan().steps_per_epoch());
   checkpointer_.Take(*state_, std::move(info));
   last_taken_ = iteration();
   checkpoint_reason_ = reason;
