@@ -86,21 +86,21 @@ class InterruptionTest(RunTest):
                                  stderr=subprocess.DEVNULL, check=False).returncode == 0
         try:
             if mounted:
-                self.train(run_dir, "--set", "max_steps=4")
                 filler = run_dir / "filler"
-                with open(filler, "wb", buffering=0) as file:
-                    try:
-                        while file.write(b"\0" * 4096):
-                            pass
-                    except OSError:
-                        pass  # full
-                stderr = self.train(run_dir, expect=74)
+                with Trainer(self.command(run_dir)) as trainer:
+                    trainer.wait_until(lambda: "training run_dir=" in trainer.stderr(), "start")
+                    with open(filler, "wb", buffering=0) as file:
+                        try:
+                            while file.write(b"\0" * 4096):
+                                pass
+                        except OSError:
+                            pass  # full
+                    self.assertEqual(trainer.wait(), 74, trainer.stderr())
+                    stderr = trainer.stderr()
                 self.assertIn("No space left", stderr)
                 filler.unlink()
             else:
                 # Where mounts are not allowed: no file may grow beyond 64 KiB.
-                self.train(run_dir, "--set", "max_steps=4")
-
                 def limit():
                     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                     resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
