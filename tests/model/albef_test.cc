@@ -305,7 +305,7 @@ TEST(SoftHardCrossEntropy, EqualsTheDenseFormInValueAndGradient) {
 
 TEST(Attention, HeadsOfOddSizesMasksAndPlainFormAgree) {
   torch::manual_seed(5);
-  const torch::Tensor query = torch::randn({2, 3, 4, 5}, at::kDouble);
+  torch::Tensor query = torch::randn({2, 3, 4, 5}, at::kDouble);
   const torch::Tensor key = torch::randn({2, 3, 6, 5}, at::kDouble);
   const torch::Tensor value = torch::randn({2, 3, 6, 5}, at::kDouble);
   torch::Tensor mask_B11S = torch::zeros({2, 1, 1, 6}, at::kDouble);
@@ -313,8 +313,11 @@ TEST(Attention, HeadsOfOddSizesMasksAndPlainFormAgree) {
   const torch::Tensor expected =
       at::softmax(at::matmul(query, key.transpose(2, 3)) / std::sqrt(5.0) + mask_B11S, 3)
           .matmul(value);
-  const torch::Tensor actual = Attention(query, key, value, {.mask_B11S = mask_B11S});
-  EXPECT_LT((actual - expected).abs().max().item<double>(), 1e-14);
+  for (const bool gradient : {false, true}) {
+    query.set_requires_grad(gradient);
+    const torch::Tensor actual = Attention(query, key, value, {.mask_B11S = mask_B11S});
+    EXPECT_LT((actual - expected).abs().max().item<double>(), 1e-14);
+  }
 }
 
 }  // namespace
