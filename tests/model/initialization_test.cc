@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -14,7 +15,9 @@ namespace {
 
 TEST(InterpolationGolden, ResizedPositionsMatch) {
   const golden::TensorMap tensors = golden::ReadTensors("interpolate");
-  for (const nlohmann::json& item : golden::ReadJson("interpolate").at("cases")) {
+  const nlohmann::json golden = golden::ReadJson("interpolate");
+  ASSERT_FALSE(golden.at("cases").empty());
+  for (const nlohmann::json& item : golden.at("cases")) {
     const std::string name = item.at("name");
     const int64_t to_grid = item.at("to_grid");
     for (const auto& [dtype, tolerance] :
@@ -53,24 +56,27 @@ TEST(InitializationGolden, FollowsTheReferencesLaws) {
     ++num_checked;
     const torch::Tensor& tensor = tensors.at(key);
     EXPECT_EQ(tensor.sizes().vec(), row[1].get<std::vector<int64_t>>()) << key;
-    const double mean = row[2], deviation = row[3], min = row[4], max = row[5];
-    const double actual_mean = tensor.mean().item<double>();
-    const double actual_deviation = tensor.std(/*unbiased=*/false).item<double>();
+    const double mean = row[2], min = row[4], max = row[5];
+    // A few values of exactly −2 are an artefact of the reference's sampling. One of them widens a
+    // tensor of 2.4 million values by ten standard errors, so there the law itself is expected.
+    const bool has_artefact = min == -2;
+    const double deviation = has_artefact ? 0.02 : row[3].get<double>();
     if (min == max) {
       EXPECT_TRUE(tensor.eq(min).all().item<bool>()) << key;
       continue;
     }
+    const auto [actual_deviation, actual_mean] = torch::std_mean(tensor, /*unbiased=*/false);
     // Both sides are samples; a standard error of the difference is √2 that of one.
     const auto n = static_cast<double>(tensor.numel());
     const double mean_error = deviation * std::sqrt(2 / n);
-    EXPECT_NEAR(actual_mean, mean, 6 * mean_error) << key;
+    EXPECT_NEAR(actual_mean.item<double>(), mean, 6 * mean_error) << key;
     // A normal law's deviation has this relative standard error; a uniform law's a smaller one.
-    EXPECT_NEAR(actual_deviation, deviation, 6 * deviation / std::sqrt(n)) << key;
+    EXPECT_NEAR(actual_deviation.item<double>(), deviation, 6 * deviation / std::sqrt(n)) << key;
     if (n < 1000) continue;
     // Uniform laws end at their bound, normal ones thin out: both samples' extremes agree roughly.
-    // (The reference's lower extreme may be −2: an artefact of its sampling.)
-    const double largest = tensor.abs().max().item<double>();
-    const double bound = std::max(min <= -1.9 ? 0.0 : -min, max);
+    const auto [actual_min, actual_max] = torch::aminmax(tensor);
+    const double largest = std::max(-actual_min.item<double>(), actual_max.item<double>());
+    const double bound = std::max(has_artefact ? 0.0 : -min, max);
     EXPECT_LT(largest, 1.5 * bound) << key;
     EXPECT_GT(largest, bound / 1.5) << key;
   }

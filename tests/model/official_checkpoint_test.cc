@@ -25,9 +25,8 @@ std::filesystem::path CheckpointPath(const std::string& name) {
 
 std::vector<std::string> CheckpointNames() {
   std::vector<std::string> names;
-  for (const auto& item : golden::ReadJson("checkpoint").at("files").items()) {
-    names.push_back(item.key());
-  }
+  const nlohmann::json golden = golden::ReadJson("checkpoint");
+  for (const auto& item : golden.at("files").items()) names.push_back(item.key());
   return names;
 }
 
