@@ -1,13 +1,9 @@
-// Samples whose content could not be used, and their log.
+// Samples whose content could not be used.
 #ifndef ALBEF_DATALOADER_BAD_SAMPLE_H_
 #define ALBEF_DATALOADER_BAD_SAMPLE_H_
 
 #include <cstdint>
-#include <filesystem>
 #include <string>
-
-#include "absl/status/statusor.h"
-#include "common/file.h"
 
 namespace albef {
 
@@ -23,27 +19,9 @@ struct BadSample {
   std::string substitute = {};  // its image
 };
 
-// One JSON object without line breaks.
+// One JSON object without line breaks, for bad_samples.jsonl. Bytes that are no UTF-8 become
+// U+FFFD.
 std::string ToJson(const BadSample& sample);
-
-// bad_samples.jsonl: one line per bad sample, appended to what earlier runs left. A line that
-// cannot be written (full disk) is dropped and counted: the log must not stop a run. Not
-// thread-safe.
-class BadSampleLog {
- public:
-  static absl::StatusOr<BadSampleLog> Open(const std::filesystem::path& path);
-
-  void Append(const BadSample& sample);
-  int64_t dropped_lines() const { return dropped_lines_; }
-
- private:
-  BadSampleLog(FileDescriptor file, std::filesystem::path path)
-      : file_(std::move(file)), path_(std::move(path)) {}
-
-  FileDescriptor file_;
-  std::filesystem::path path_;
-  int64_t dropped_lines_ = 0;
-};
 
 }  // namespace albef
 

@@ -17,8 +17,7 @@
 #include "common/status_macros.h"
 #include "dataloader/annotations.h"
 #include "dataloader/batch_stream.h"
-#include "dataloader/image_transform.h"
-#include "dataloader/vocabulary.h"
+#include "dataloader/dataset.h"
 #include "dataloader/wordpiece.h"
 #include "tools/command.h"
 #include "tools/data_scan.h"
@@ -55,28 +54,6 @@ struct CheckedSplit {
   bool passed() const { return scan.bad_fraction <= max_bad_fraction; }
 };
 
-absl::StatusOr<std::shared_ptr<const WordPieceTokenizer>> LoadTokenizer(const RunConfig& config,
-                                                                        const fs::path& file) {
-  if (!config.tokenizer.vocab) {
-    return absl::InvalidArgumentError(fmt::format(
-        "{}: tokenizer.vocab is not set; add it, or --set tokenizer.vocab=PATH", file.string()));
-  }
-  const fs::path path = DataPath(config, *config.tokenizer.vocab);
-  ASSIGN_OR_RETURN(Vocabulary vocabulary, Vocabulary::Load(path));
-  if (config.bert_config.vocab_size && *config.bert_config.vocab_size != vocabulary.size()) {
-    return absl::InvalidArgumentError(
-        fmt::format("{}: bert_config's vocab_size is {}, but {} has {} lines", file.string(),
-                    *config.bert_config.vocab_size, path.string(), vocabulary.size()));
-  }
-  return std::make_shared<const WordPieceTokenizer>(std::move(vocabulary));
-}
-
-ImageCompat Compat(const RunConfig& config) {
-  return config.data.augment_compat == RunConfig::AugmentCompat::kOfficial
-             ? ImageCompat::kOfficial
-             : ImageCompat::kCorrected;
-}
-
 absl::StatusOr<CheckedSplit> CheckSplit(std::string name, std::vector<fs::path> files,
                                         double max_bad_fraction, const RunConfig& config,
                                         const WordPieceTokenizer& tokenizer,
@@ -89,53 +66,23 @@ absl::StatusOr<CheckedSplit> CheckSplit(std::string name, std::vector<fs::path> 
   options.num_threads = static_cast<int>(config.data.num_threads);
   options.max_words = static_cast<int>(config.data.max_words);
   options.max_text_length = static_cast<int>(config.data.max_text_length);
-  options.compat = Compat(config);
+  options.compat = AugmentCompat(config);
   ASSIGN_OR_RETURN(split.scan, ScanData(*split.source, tokenizer, options));
   return split;
 }
 
-absl::StatusOr<std::shared_ptr<const ImageLoader>> MakeImageLoader(const RunConfig& config) {
-  const int image_res = static_cast<int>(config.image_res);
-  if (!config.data.augment) {
-    EvaluationImageLoader::Options options;
-    options.image_res = image_res;
-    options.compat = Compat(config);
-    ASSIGN_OR_RETURN(EvaluationImageLoader loader, EvaluationImageLoader::Create(options));
-    return std::make_shared<const EvaluationImageLoader>(std::move(loader));
-  }
-  TrainingImageLoader::Options options;
-  options.image_res = image_res;
-  options.compat = Compat(config);
-  ASSIGN_OR_RETURN(TrainingImageLoader loader, TrainingImageLoader::Create(options));
-  return std::make_shared<const TrainingImageLoader>(std::move(loader));
-}
-
 // Reads training batches as a trainer would, for some seconds or `limit` pairs.
-absl::StatusOr<Throughput> MeasureThroughput(const RunConfig& config,
+absl::StatusOr<Throughput> MeasureThroughput(RunConfig config,
                                              std::shared_ptr<const SampleSource> source,
                                              std::shared_ptr<const WordPieceTokenizer> tokenizer,
                                              std::optional<int64_t> limit) {
   constexpr std::chrono::seconds kDuration(3);
-  EpochPlan::Options plan;
-  plan.num_samples = source->size();
-  plan.virtual_ranks = static_cast<int>(config.virtual_ranks.value_or(1));
-  plan.batch_size = static_cast<int>(config.batch_size);
-  BatchStream::Options options;
-  options.source = std::move(source);
-  options.tokenizer = std::move(tokenizer);
-  ASSIGN_OR_RETURN(options.image_loader, MakeImageLoader(config));
-  ASSIGN_OR_RETURN(options.plan, EpochPlan::Create(plan));
-  options.image_res = static_cast<int>(config.image_res);
-  options.seed = config.seed;
-  options.virtual_rank_end = plan.virtual_ranks;
-  options.num_threads = static_cast<int>(config.data.num_threads);
-  options.prefetch_batches = static_cast<int>(config.data.prefetch_batches);
-  options.max_words = static_cast<int>(config.data.max_words);
-  options.max_text_length = static_cast<int>(config.data.max_text_length);
-  options.mlm_probability = config.mlm_probability;
-  options.max_bad_fraction = 1;  // the scan has judged already
-  ASSIGN_OR_RETURN(const std::unique_ptr<BatchStream> stream,
-                   BatchStream::Create(std::move(options)));
+  config.data.max_bad_fraction = 1;  // the scan has judged already
+  ASSIGN_OR_RETURN(const EpochPlan plan, PlanEpochs(config, source->size()));
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<BatchStream> stream,
+      OpenBatches(config,
+                  {.source = std::move(source), .tokenizer = std::move(tokenizer), .plan = plan}));
   // The first batch includes the start of the threads.
   RETURN_IF_ERROR(stream->Next().status());
   Throughput throughput;
@@ -211,7 +158,7 @@ absl::StatusOr<ExitCode> Run(const Arguments& arguments) {
   config_options.overrides = arguments.overrides;
   ASSIGN_OR_RETURN(const RunConfig config, LoadRunConfig(arguments.config, config_options));
   ASSIGN_OR_RETURN(const std::shared_ptr<const WordPieceTokenizer> tokenizer,
-                   LoadTokenizer(config, arguments.config));
+                   LoadTokenizer(config));
   std::vector<fs::path> train_files;
   for (const std::string& file : config.train_file) train_files.push_back(DataPath(config, file));
   std::vector<CheckedSplit> splits;

@@ -3,8 +3,6 @@
 #define ALBEF_WORKER_RUN_OPTIONS_H_
 
 #include "common/config.h"
-#include "dataloader/batch_stream.h"
-#include "dataloader/image.h"
 #include "model/options.h"
 #include "model/schedule.h"
 #include "model/train_state.h"
@@ -16,7 +14,6 @@ AlbefOptions ModelOptions(const RunConfig& config);
 TrainStateOptions StateOptions(const RunConfig& config, torch::Device device);
 ScheduleOptions LearningRateOptions(const RunConfig& config);
 DistillationOptions AlphaOptions(const RunConfig& config);
-ImageCompat AugmentCompat(const RunConfig& config);
 
 // Iterations of the whole run: max_steps, or all epochs.
 int64_t TargetStep(const RunConfig& config, int64_t steps_per_epoch);

@@ -65,7 +65,7 @@ absl::StatusOr<RunSetup> RunSetup::Prepare(TrainerOptions options) {
   }
   FillFirstStart(config, options.device);
   ASSIGN_OR_RETURN(Dataset dataset, Dataset::Load(config));
-  ASSIGN_OR_RETURN(EpochPlan plan, PlanEpochs(config, dataset));
+  ASSIGN_OR_RETURN(EpochPlan plan, PlanEpochs(config, dataset.train->size()));
   const int64_t target_step = TargetStep(config, plan.steps_per_epoch());
   ASSIGN_OR_RETURN(std::optional<Outcome> finished, ReadOutcome(options.run_dir));
   ASSIGN_OR_RETURN(const StartAction action, DecideStart({.run_dir = options.run_dir,

@@ -10,8 +10,8 @@
 #include "checkpoint/store.h"
 #include "common/config.h"
 #include "coordinator/recorder.h"
+#include "dataloader/dataset.h"
 #include "dataloader/sample_order.h"
-#include "worker/dataset.h"
 #include "worker/run_directory.h"
 #include "worker/trainer.h"
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <memory>
 #include <new>
 #include <optional>
 #include <utility>
@@ -50,7 +51,7 @@ class Trainer {
 
  private:
   absl::Status Loop(BatchStream& batches);
-  void RecordStep(const PretrainStep::Report& report, const BatchStream& batches);
+  void RecordStep(const PretrainStep::Report& report);
   absl::Status CheckSkipped(const PretrainStep::Report& report);
 
   bool CheckpointIsDue() const;
@@ -114,11 +115,15 @@ Trainer::Trainer(RunSetup* setup, TrainState* state, Recorder* recorder, torch::
 
 absl::StatusOr<Outcome> Trainer::Run() {
   if (iteration() < setup_->target_step) {
-    ASSIGN_OR_RETURN(const auto batches,
-                     OpenBatches(config(), setup_->dataset, plan(), iteration(),
-                                 setup_->target_step, [this](const BadSample& sample) {
-                                   recorder_->RecordBadSample(ToJson(sample));
-                                 }));
+    ASSIGN_OR_RETURN(const std::unique_ptr<BatchStream> batches,
+                     OpenBatches(config(), {.source = setup_->dataset.train,
+                                            .tokenizer = setup_->dataset.tokenizer,
+                                            .plan = plan(),
+                                            .start_iteration = iteration(),
+                                            .end_iteration = setup_->target_step,
+                                            .on_bad_sample = [this](const BadSample& sample) {
+                                              recorder_->RecordBadSample(ToJson(sample));
+                                            }}));
     if (absl::Status status = Loop(*batches); !status.ok()) {
       // Nothing is wrong with the state itself: what was reached is kept where that is possible.
       if (!absl::IsAborted(status)) CommitNow("before the end of a failed run").IgnoreError();
@@ -153,7 +158,7 @@ absl::Status Trainer::Loop(BatchStream& batches) {
     if (absl::IsDataLoss(step.status())) return absl::AbortedError(step.status().message());
     RETURN_IF_ERROR(step.status());
     const PretrainStep::Report& report = *step;
-    RecordStep(report, batches);
+    RecordStep(report);
     ReportCheckpoints();
     RETURN_IF_ERROR(CheckSkipped(report));
     if (iteration() == setup_->target_step || StopRequested()) break;
@@ -166,7 +171,7 @@ absl::Status Trainer::Loop(BatchStream& batches) {
   return absl::OkStatus();
 }
 
-void Trainer::RecordStep(const PretrainStep::Report& report, const BatchStream&) {
+void Trainer::RecordStep(const PretrainStep::Report& report) {
   window_pairs_ += report.num_pairs;
   window_wait_s_ += report.seconds.data_wait;
   seconds_per_step_ = seconds_per_step_ == 0

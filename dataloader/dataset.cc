@@ -1,4 +1,4 @@
-#include "worker/dataset.h"
+#include "dataloader/dataset.h"
 
 #include <fmt/format.h>
 
@@ -9,7 +9,6 @@
 #include "common/status_macros.h"
 #include "dataloader/annotations.h"
 #include "dataloader/image_transform.h"
-#include "worker/run_options.h"
 
 namespace albef {
 namespace {
@@ -48,25 +47,34 @@ absl::StatusOr<std::shared_ptr<const ImageLoader>> MakeImageLoader(const RunConf
 
 }  // namespace
 
-absl::StatusOr<Dataset> Dataset::Load(RunConfig& config) {
-  Dataset dataset;
+absl::StatusOr<std::shared_ptr<const WordPieceTokenizer>> LoadTokenizer(const RunConfig& config) {
   if (!config.tokenizer.vocab) {
     return absl::InvalidArgumentError(
         "tokenizer.vocab is missing: name the vocabulary, for BERT's the file vocab.txt of "
         "bert-base-uncased");
   }
-  const std::filesystem::path vocab_path = DataPath(config, *config.tokenizer.vocab);
-  ASSIGN_OR_RETURN(Vocabulary vocabulary, Vocabulary::Load(vocab_path));
-  std::optional<int64_t>& vocab_size = config.bert_config.vocab_size;
+  const std::filesystem::path path = DataPath(config, *config.tokenizer.vocab);
+  ASSIGN_OR_RETURN(Vocabulary vocabulary, Vocabulary::Load(path));
+  const std::optional<int64_t>& vocab_size = config.bert_config.vocab_size;
   if (vocab_size && *vocab_size != vocabulary.size()) {
     return absl::InvalidArgumentError(fmt::format(
         "bert_config.vocab_size is {}, but {} has {} tokens; use the vocabulary the model was made "
         "for, or vocab_size: auto for a new one",
-        *vocab_size, vocab_path.string(), vocabulary.size()));
+        *vocab_size, path.string(), vocabulary.size()));
   }
-  vocab_size = vocabulary.size();
-  dataset.tokenizer = std::make_shared<const WordPieceTokenizer>(std::move(vocabulary));
+  return std::make_shared<const WordPieceTokenizer>(std::move(vocabulary));
+}
 
+ImageCompat AugmentCompat(const RunConfig& config) {
+  return config.data.augment_compat == RunConfig::AugmentCompat::kOfficial
+             ? ImageCompat::kOfficial
+             : ImageCompat::kCorrected;
+}
+
+absl::StatusOr<Dataset> Dataset::Load(RunConfig& config) {
+  Dataset dataset;
+  ASSIGN_OR_RETURN(dataset.tokenizer, LoadTokenizer(config));
+  config.bert_config.vocab_size = dataset.tokenizer->vocabulary().size();
   ASSIGN_OR_RETURN(Annotations train, LoadAnnotations(config, config.train_file));
   dataset.train = std::make_shared<const Annotations>(std::move(train));
   if (config.eval.file) {
@@ -85,32 +93,31 @@ absl::StatusOr<Dataset> Dataset::Load(RunConfig& config) {
   return dataset;
 }
 
-absl::StatusOr<EpochPlan> PlanEpochs(const RunConfig& config, const Dataset& dataset) {
-  return EpochPlan::Create({.num_samples = dataset.train->size(),
-                            .virtual_ranks = static_cast<int>(config.virtual_ranks.value()),
+absl::StatusOr<EpochPlan> PlanEpochs(const RunConfig& config, int64_t num_samples) {
+  return EpochPlan::Create({.num_samples = num_samples,
+                            .virtual_ranks = static_cast<int>(config.virtual_ranks.value_or(1)),
                             .batch_size = static_cast<int>(config.batch_size)});
 }
 
-absl::StatusOr<std::unique_ptr<BatchStream>> OpenBatches(
-    const RunConfig& config, const Dataset& dataset, const EpochPlan& plan, int64_t start_iteration,
-    int64_t end_iteration, std::function<void(const BadSample&)> on_bad_sample) {
+absl::StatusOr<std::unique_ptr<BatchStream>> OpenBatches(const RunConfig& config,
+                                                         BatchRequest request) {
   BatchStream::Options options;
-  options.source = dataset.train;
-  options.tokenizer = dataset.tokenizer;
+  options.source = std::move(request.source);
+  options.tokenizer = std::move(request.tokenizer);
   ASSIGN_OR_RETURN(options.image_loader, MakeImageLoader(config));
   options.image_res = static_cast<int>(config.image_res);
   options.seed = config.seed;
-  options.plan = plan;
-  options.virtual_rank_end = plan.virtual_ranks();
-  options.start_iteration = start_iteration;
-  options.end_iteration = end_iteration;
+  options.plan = request.plan;
+  options.virtual_rank_end = request.plan.value().virtual_ranks();
+  options.start_iteration = request.start_iteration;
+  options.end_iteration = request.end_iteration;
   options.num_threads = static_cast<int>(config.data.num_threads);
   options.prefetch_batches = static_cast<int>(config.data.prefetch_batches);
   options.max_words = static_cast<int>(config.data.max_words);
   options.max_text_length = static_cast<int>(config.data.max_text_length);
   options.mlm_probability = config.mlm_probability;
   options.max_bad_fraction = config.data.max_bad_fraction;
-  options.on_bad_sample = std::move(on_bad_sample);
+  options.on_bad_sample = std::move(request.on_bad_sample);
   return BatchStream::Create(std::move(options));
 }
 
