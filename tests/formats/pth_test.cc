@@ -103,8 +103,9 @@ std::vector<float> Floats(const PickleValue& value) {
   EXPECT_TRUE(tensor.ok()) << tensor.status();
   if (!tensor.ok()) return {};
   EXPECT_EQ((*tensor)->view.dtype, DType::kF32);
-  std::vector<float> floats((*tensor)->view.bytes.size() / sizeof(float));
-  std::memcpy(floats.data(), (*tensor)->view.bytes.data(), (*tensor)->view.bytes.size());
+  const auto bytes = (*tensor)->view.bytes;
+  std::vector<float> floats(bytes.size() / sizeof(float));
+  std::ranges::copy(bytes, std::as_writable_bytes(std::span(floats)).begin());
   return floats;
 }
 
