@@ -1,0 +1,152 @@
+// Time of one pretraining step by phase, and the memory it takes, on made-up inputs.
+//
+//   build/release/bin/pretrain_step_benchmark --config configs/Pretrain.yaml --set batch_size=2 \
+//     --set virtual_ranks=1 --set threads_per_worker=2
+//
+// Run it beside benchmarks/peer/step.py with the same batch and threads: both do a whole step,
+// forward, backward and AdamW, of the same model.
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "common/config.h"
+#include "common/format_absl.h"
+#include "model/initialization.h"
+#include "worker/compute.h"
+#include "worker/pretrain_step.h"
+#include "worker/run_options.h"
+
+namespace albef {
+namespace {
+
+struct Arguments {
+  std::string config;
+  std::vector<std::string> overrides;
+  std::string device = "cpu";
+  int64_t text_length = 25;
+  int64_t vocab_size = 30522;
+  int steps = 5;
+  int warm_up = 1;
+};
+
+// Every caption fills the length; 15 % of its tokens are masked.
+PretrainInputs MakeInputs(const AlbefOptions& model, int64_t batch_size, int64_t text_length,
+                          torch::Device device) {
+  const int64_t res = model.vision.image_res;
+  const torch::Tensor ids_BT = torch::randint(model.bert.vocab_size / 2, model.bert.vocab_size,
+                                              {batch_size, text_length}, torch::kLong);
+  const int64_t tokens = batch_size * text_length;
+  const int64_t masked = std::max<int64_t>(1, tokens * 15 / 100);
+  const torch::Tensor index_N =
+      std::get<0>((torch::randperm(tokens - 1).slice(0, 0, masked) + 1).sort());
+  PretrainInputs inputs;
+  inputs.image_BCHW = torch::randn({batch_size, 3, res, res}).to(device);
+  inputs.input_ids_BT = ids_BT.to(device);
+  inputs.attention_mask_BT = torch::ones_like(inputs.input_ids_BT);
+  inputs.mlm_input_ids_BT =
+      ids_BT.clone().flatten().index_fill_(0, index_N, 1).view_as(ids_BT).to(device);
+  inputs.masked_index_N = index_N.to(device);
+  inputs.masked_label_N = ids_BT.flatten().index_select(0, index_N).to(device);
+  return inputs;
+}
+
+double Median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + static_cast<long>(values.size() / 2),
+                   values.end());
+  return values[values.size() / 2];
+}
+
+int Run(const Arguments& arguments) {
+  absl::StatusOr<RunConfig> config =
+      LoadRunConfig(arguments.config, {.overrides = arguments.overrides, .check_files = false});
+  if (!config.ok()) {
+    spdlog::error("{}", config.status().message());
+    return 64;
+  }
+  if (!config->bert_config.vocab_size) config->bert_config.vocab_size = arguments.vocab_size;
+  const int threads = static_cast<int>(config->threads_per_worker.value_or(AvailableCores()));
+  const int ranks = static_cast<int>(config->virtual_ranks.value_or(1));
+  const absl::StatusOr<torch::Device> device = ConfigureCompute(
+      {.device = arguments.device,
+       .threads = threads,
+       .deterministic = config->deterministic.value_or(arguments.device == "cpu")});
+  if (!device.ok()) {
+    spdlog::error("{}", device.status().message());
+    return 64;
+  }
+  const AlbefOptions options = ModelOptions(*config);
+  Albef model(options);
+  InitializeRandomly(*model, config->seed);
+  model->train();
+  TrainState state(model, StateOptions(*config, *device));
+  // α as after epoch 0: with the teacher's soft targets.
+  PretrainStep step(&state, {.seed = config->seed,
+                             .virtual_ranks = ranks,
+                             .steps_per_epoch = 1000,
+                             .schedule = LearningRateOptions(*config),
+                             .distillation = {.alpha = config->alpha, .ramp = false}});
+  const int64_t values = state.arena().layout().num_values();
+  fmt::print(
+      "model {} trainable values, {} virtual ranks of {} pairs, {} px, {} tokens, {}, {} threads\n",
+      values, ranks, config->batch_size, config->image_res, arguments.text_length, device->str(),
+      threads);
+  std::vector<PretrainStep::Report> reports;
+  for (int i = 0; i < arguments.warm_up + arguments.steps; ++i) {
+    const auto report = step.Run([&](int) -> absl::StatusOr<PretrainInputs> {
+      return MakeInputs(options, config->batch_size, arguments.text_length, *device);
+    });
+    if (i >= arguments.warm_up) reports.push_back(*report);
+  }
+  const auto line = [&](const char* name, double PretrainStep::PhaseSeconds::*phase) {
+    std::vector<double> seconds;
+    for (const auto& report : reports) seconds.push_back(report.seconds.*phase);
+    const auto [least, most] = std::minmax_element(seconds.begin(), seconds.end());
+    fmt::print("{:10} {:10.1f} ms  ({:.1f} to {:.1f})\n", name, 1e3 * Median(seconds), 1e3 * *least,
+               1e3 * *most);
+    return Median(seconds);
+  };
+  using Phase = PretrainStep::PhaseSeconds;
+  line("inputs", &Phase::data_wait);
+  line("prologue", &Phase::prologue);
+  line("forward", &Phase::forward);
+  line("backward", &Phase::backward);
+  line("reduction", &Phase::reduction);
+  line("gate", &Phase::gate);
+  line("commit", &Phase::commit);
+  const double total = line("total", &Phase::total);
+  const double gib = 1.0 / (1 << 30);
+  fmt::print(
+      "pairs/s    {:10.3f}\npeak resident memory {:.2f} GiB; arenas: {} gradient, 1 student, 1 "
+      "teacher, 2 moments of {:.2f} GiB each, queues {:.2f} GiB\n",
+      static_cast<double>(config->batch_size * ranks) / total,
+      static_cast<double>(PeakResidentBytes()) * gib, step.num_gradient_arenas(),
+      static_cast<double>(state.arena().layout().size() * 4) * gib,
+      static_cast<double>(2 * options.embed_dim * options.queue_size * 4) * gib);
+  fmt::print("losses of the last step: mlm {:.3f} itc {:.3f} itm {:.3f}\n", reports.back().loss_mlm,
+             reports.back().loss_itc, reports.back().loss_itm);
+  return 0;
+}
+
+int Main(int argc, char** argv) {
+  Arguments arguments;
+  CLI::App app("Times pretraining steps by phase.");
+  app.add_option("--config", arguments.config)->required();
+  app.add_option("--set", arguments.overrides)->take_all()->allow_extra_args(false);
+  app.add_option("--device", arguments.device)->capture_default_str();
+  app.add_option("--text-length", arguments.text_length)->capture_default_str();
+  app.add_option("--vocab-size", arguments.vocab_size, "where the configuration says auto")
+      ->capture_default_str();
+  app.add_option("--steps", arguments.steps)->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--warm-up", arguments.warm_up)->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+  return Run(arguments);
+}
+
+}  // namespace
+}  // namespace albef
+
+int main(int argc, char** argv) { return albef::Main(argc, argv); }
