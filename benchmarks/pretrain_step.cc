@@ -1,7 +1,7 @@
 // Time of one pretraining step by phase, and the memory it takes, on made-up inputs.
 //
-//   build/release/bin/pretrain_step_benchmark --config configs/Pretrain.yaml --set batch_size=2 \
-//     --set virtual_ranks=1 --set threads_per_worker=2
+//   build/release/bin/pretrain_step_benchmark --config configs/Pretrain.yaml
+//       --set batch_size=2 --set virtual_ranks=1 --set threads_per_worker=2
 //
 // Run it beside benchmarks/peer/step.py with the same batch and threads: both do a whole step,
 // forward, backward and AdamW, of the same model.
