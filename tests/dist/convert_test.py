@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """albef convert, and runs that begin with a checkpoint of the authors' code."""
 import json
+import os
 import pathlib
+import sys
+import tempfile
 import unittest
 
 from harness import BIN, ROOT, RunTest, run_program
@@ -74,6 +77,54 @@ class ConvertTest(RunTest):
             # It holds epochs 0 and 1; 70 pairs in batches of 4 are 17 steps an epoch.
             self.assertEqual(self.events(run_dir, "imported")[0]["step"], 2 * 17)
             self.assertEqual(self.outcome(run_dir)["step"], 4 * 17)
+
+    @unittest.skipUnless(os.environ.get("ALBEF_WHEEL"), "this LibTorch has no Python side")
+    def test_python_torch_trains_on_with_what_is_exported(self):
+        run_dir = self.new_run_dir()
+        self.train(run_dir, "--set", "max_steps=12")
+        out = self.new_run_dir()
+        self.convert(run_dir, out / "state.pth")
+        self.convert(run_dir, out / "state.safetensors")
+
+        sys.path += [str(ROOT / "tests/formats"), str(ROOT / "benchmarks/peer")]
+        from check_pth_with_torch import import_torch
+        stubs = tempfile.TemporaryDirectory()
+        self.addCleanup(stubs.cleanup)
+        torch = import_torch(pathlib.Path(os.environ["ALBEF_WHEEL"]), pathlib.Path(stubs.name))
+        from albef_peer import Albef
+        from check import read_safetensors
+
+        checkpoint = torch.load(out / "state.pth", weights_only=True)
+        self.assertEqual(set(checkpoint), {"model", "optimizer", "lr_scheduler", "config", "epoch"})
+        self.assertEqual(checkpoint["epoch"], 1)
+        model = checkpoint["model"]
+        for name, tensor in read_safetensors(out / "state.safetensors").items():
+            if not name.startswith(("exp_avg", "counters.")):
+                self.assertTrue(torch.equal(model[name], tensor), name)
+        for encoder in ("text_encoder", "text_encoder_m"):
+            head = f"{encoder}.cls.predictions"
+            for tied, first in ((f"{head}.decoder.weight", f"{encoder}.bert.embeddings.word_embeddings.weight"),
+                                (f"{head}.decoder.bias", f"{head}.bias")):
+                self.assertEqual(model[tied].data_ptr(), model[first].data_ptr(), tied)
+
+        bert = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "fusion_layer": 1,
+                "intermediate_size": 64, "max_position_embeddings": 40, "type_vocab_size": 2,
+                "vocab_size": len(model["text_encoder.cls.predictions.bias"]), "encoder_width": 32,
+                "layer_norm_eps": 1e-12, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+        peer = Albef({"image_res": 32, "patch_size": 8, "vision_width": 32, "vision_depth": 2,
+                      "vision_heads": 2, "vision_mlp_ratio": 4, "embed_dim": 16, "queue_size": 50,
+                      "momentum": 0.9, "temp": 0.07, "bert": bert})
+        peer.load_state_dict(model, strict=True)
+        trainable = [(n, p) for n, p in peer.named_parameters() if p.requires_grad]
+        undecayed = [p for n, p in trainable if p.dim() == 1 or n.endswith(".bias")]
+        decayed = [p for n, p in trainable if not (p.dim() == 1 or n.endswith(".bias"))]
+        optimizer = torch.optim.AdamW([{"params": undecayed, "weight_decay": 0.0},
+                                       {"params": decayed, "weight_decay": 0.02}], lr=1.0)
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        for parameter in undecayed + decayed:
+            self.assertEqual(optimizer.state[parameter]["exp_avg"].shape, parameter.shape)
+        self.assertEqual(optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"])
+        self.assertLess(optimizer.param_groups[0]["lr"], 1e-2)
 
     def test_errors_name_what_is_wrong_and_the_remedy(self):
         run_dir = self.new_run_dir()
