@@ -92,6 +92,13 @@ class StepGolden : public ::testing::TestWithParam<std::tuple<at::DeviceType, at
     }
   }
 
+  // Largest norm of a gradient that is zero. At τ = 0.001 gradients reach 3.4e5, and single
+  // precision cannot do better: eager PyTorch, built as the authors' code is, leaves 6.1e-6 there.
+  double ZeroNorm(const std::string& variant) const {
+    const bool single = std::get<1>(GetParam()) == at::kFloat;
+    return variant == "temp_low" && single ? 1e-5 : tolerances_.zero_gradient;
+  }
+
   const at::TensorOptions options_ =
       at::TensorOptions(std::get<0>(GetParam())).dtype(std::get<1>(GetParam()));
   const Tolerances& tolerances_ = std::get<1>(GetParam()) == at::kDouble ? kDouble : kFloat;
@@ -209,8 +216,10 @@ TEST_P(StepGolden, EveryEdgeVariantAgrees) {
       ASSERT_TRUE(gradient.defined()) << names[i];
       const auto place = static_cast<int64_t>(i);
       actual_norms[place] = gradient.to(at::kDouble).norm().cpu();
-      // Each norm by itself, where it is more than rounding noise; all of them below.
-      if (!zero.contains(names[i]) && norms[place].item<double>() != 0) {
+      // Each norm by itself; all of them as one tensor below.
+      if (zero.contains(names[i]) || norms[place].item<double>() == 0) {
+        EXPECT_LE(actual_norms[place].item<double>(), ZeroNorm(variant.at("name"))) << names[i];
+      } else {
         EXPECT_TRUE(RelClose(actual_norms[place], norms[place], tolerances_.gradient_norm))
             << names[i];
       }
