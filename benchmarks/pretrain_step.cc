@@ -15,6 +15,7 @@
 
 #include "common/config.h"
 #include "common/format_absl.h"
+#include "common/resources.h"
 #include "model/initialization.h"
 #include "worker/compute.h"
 #include "worker/pretrain_step.h"

@@ -5,10 +5,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <fmt/format.h>
-#include <sched.h>
-#include <sys/resource.h>
 
-#include <algorithm>
 #include <sstream>
 
 #include "common/file.h"
@@ -61,18 +58,6 @@ std::map<std::string, std::string> ComputeFacts(const torch::Device& device) {
       {"threads_per_worker", std::to_string(at::get_num_threads())},
       {"libtorch", TORCH_VERSION},
   };
-}
-
-int AvailableCores() {
-  cpu_set_t set;
-  if (::sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  return std::max(1, CPU_COUNT(&set));
-}
-
-int64_t PeakResidentBytes() {
-  struct rusage usage = {};
-  ::getrusage(RUSAGE_SELF, &usage);
-  return int64_t{usage.ru_maxrss} * 1024;
 }
 
 }  // namespace albef

@@ -26,12 +26,6 @@ absl::StatusOr<torch::Device> ConfigureCompute(const ComputeOptions& options);
 // CPU or GPU model, instruction set LibTorch dispatches to, library versions, thread count.
 std::map<std::string, std::string> ComputeFacts(const torch::Device& device);
 
-// Cores that this process may use.
-int AvailableCores();
-
-// High-water mark of this process's resident memory.
-int64_t PeakResidentBytes();
-
 }  // namespace albef
 
 #endif  // ALBEF_WORKER_COMPUTE_H_

@@ -9,8 +9,8 @@
 
 #include "absl/status/statusor.h"
 #include "coordinator/recorder.h"
+#include "coordinator/run_setup.h"
 #include "model/train_state.h"
-#include "worker/run_setup.h"
 
 namespace albef {
 

@@ -54,9 +54,4 @@ ScheduleOptions LearningRateOptions(const RunConfig& config) {
 
 DistillationOptions AlphaOptions(const RunConfig& config) { return {.alpha = config.alpha}; }
 
-int64_t TargetStep(const RunConfig& config, int64_t steps_per_epoch) {
-  const int64_t all_epochs = config.schedular.epochs * steps_per_epoch;
-  return config.max_steps ? std::min(*config.max_steps, all_epochs) : all_epochs;
-}
-
 }  // namespace albef

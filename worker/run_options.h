@@ -15,9 +15,6 @@ TrainStateOptions StateOptions(const RunConfig& config, torch::Device device);
 ScheduleOptions LearningRateOptions(const RunConfig& config);
 DistillationOptions AlphaOptions(const RunConfig& config);
 
-// Iterations of the whole run: max_steps, or all epochs.
-int64_t TargetStep(const RunConfig& config, int64_t steps_per_epoch);
-
 }  // namespace albef
 
 #endif  // ALBEF_WORKER_RUN_OPTIONS_H_

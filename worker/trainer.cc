@@ -15,6 +15,7 @@
 #include "common/format_absl.h"
 #include "common/status_macros.h"
 #include "coordinator/progress_line.h"
+#include "coordinator/run_setup.h"
 #include "dataloader/bad_sample.h"
 #include "dataloader/image_transform.h"
 #include "worker/checkpointing.h"
@@ -24,7 +25,6 @@
 #include "worker/initial_state.h"
 #include "worker/pretrain_step.h"
 #include "worker/run_options.h"
-#include "worker/run_setup.h"
 #include "worker/stop_signal.h"
 
 namespace albef {
@@ -419,9 +419,9 @@ bool IsOutOfMemory(const c10::Error& error) {
 
 }  // namespace
 
-ExitCode Train(TrainerOptions options) {
-  const std::string device = options.device;
-  absl::StatusOr<RunSetup> setup = RunSetup::Prepare(std::move(options));
+ExitCode Train(RunRequest request) {
+  const std::string device = request.device;
+  absl::StatusOr<RunSetup> setup = RunSetup::Prepare(std::move(request));
   if (!setup.ok()) {
     spdlog::error("{}", setup.status().message());
     return ExitCodeFor(setup.status());

@@ -3,27 +3,16 @@
 #ifndef ALBEF_WORKER_TRAINER_H_
 #define ALBEF_WORKER_TRAINER_H_
 
-#include <filesystem>
-#include <string>
-
-#include "common/config.h"
 #include "common/exit_code.h"
-#include "worker/run_directory.h"
+#include "coordinator/run_setup.h"
 
 namespace albef {
-
-struct TrainerOptions {
-  RunConfig config;
-  std::filesystem::path run_dir;
-  std::string device = "cpu";
-  ResumeRequest resume;
-};
 
 // Trains until the run's target step, a stop signal (InstallStopSignals) or a failure; logs why it
 // ended and records it in outcome.json. Whatever it was interrupted by, calling it again with the
 // same options goes on from the newest valid checkpoint, and the final state has the same bits.
 // Call once per process: LibTorch's threads and modes are process-wide.
-ExitCode Train(TrainerOptions options);
+ExitCode Train(RunRequest request);
 
 }  // namespace albef
 

@@ -1,6 +1,6 @@
 // A run's directory: who may write to it, and what starting a run there means (design §11).
-#ifndef ALBEF_WORKER_RUN_DIRECTORY_H_
-#define ALBEF_WORKER_RUN_DIRECTORY_H_
+#ifndef ALBEF_COORDINATOR_RUN_DIRECTORY_H_
+#define ALBEF_COORDINATOR_RUN_DIRECTORY_H_
 
 #include <filesystem>
 #include <optional>
@@ -58,4 +58,4 @@ class RunDirectoryLock {
 
 }  // namespace albef
 
-#endif  // ALBEF_WORKER_RUN_DIRECTORY_H_
+#endif  // ALBEF_COORDINATOR_RUN_DIRECTORY_H_

@@ -1,4 +1,4 @@
-#include "worker/run_directory.h"
+#include "coordinator/run_directory.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,0 +1,54 @@
+// Everything that has to be right before the first step: the run directory is held, the
+// configuration is complete and fits the run's, data is found, the decision how to start is made.
+#ifndef ALBEF_COORDINATOR_RUN_SETUP_H_
+#define ALBEF_COORDINATOR_RUN_SETUP_H_
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "checkpoint/store.h"
+#include "common/config.h"
+#include "coordinator/run_directory.h"
+#include "dataloader/dataset.h"
+#include "dataloader/sample_order.h"
+
+namespace albef {
+
+// What a command line asks for.
+struct RunRequest {
+  RunConfig config;
+  std::filesystem::path run_dir;
+  std::string device = "cpu";
+  ResumeRequest resume;
+  // Of the first start; they fix what the configuration leaves open for the whole run.
+  int num_workers = 1;           // virtual_ranks
+  int num_workers_per_host = 1;  // threads_per_worker: cores ÷ these
+};
+
+struct RunSetup {
+  RunConfig config;  // complete: virtual_ranks, threads_per_worker, deterministic, vocab_size
+  std::filesystem::path run_dir;
+  std::optional<RunDirectoryLock> lock;  // held by the one process that prepared the run
+  std::unique_ptr<CheckpointStore> store;
+  Dataset dataset;
+  EpochPlan plan;
+  int64_t target_step;
+  StartAction action;
+  ResumeRequest resume;
+
+  // Errors are the user's to mend, but for UNAVAILABLE and RESOURCE_EXHAUSTED from storage. Nothing
+  // in the run directory has changed then, except that the folder and its lock exist.
+  static absl::StatusOr<RunSetup> Prepare(RunRequest request);
+
+  // The same run as seen by a worker: another process prepared it and wrote RUN_DIR/config.yaml.
+  // `action` is what that process decided; checkpoints committed since then take precedence.
+  static absl::StatusOr<RunSetup> Join(std::filesystem::path run_dir, StartAction action,
+                                       ResumeRequest resume);
+};
+
+}  // namespace albef
+
+#endif  // ALBEF_COORDINATOR_RUN_SETUP_H_
