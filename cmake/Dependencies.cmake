@@ -16,3 +16,6 @@ find_package(PkgConfig REQUIRED)
 pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(webp REQUIRED IMPORTED_TARGET libwebp libwebpdemux)
+# The module first: the configuration file of gRPC looks for Protobuf itself.
+find_package(Protobuf MODULE REQUIRED)
+find_package(gRPC CONFIG REQUIRED)

@@ -9,6 +9,7 @@ readonly packages=(
   python3 python3-pip python3-venv
   libabsl-dev libspdlog-dev libfmt-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev libsimdjson-dev
   libutf8proc-dev libxxhash-dev libjpeg-dev libpng-dev libwebp-dev zlib1g-dev
+  libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
   libgtest-dev libgmock-dev libbenchmark-dev
 )
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
