@@ -2,6 +2,8 @@
 #ifndef ALBEF_COMMON_EXIT_CODE_H_
 #define ALBEF_COMMON_EXIT_CODE_H_
 
+#include "absl/status/status.h"
+
 namespace albef {
 
 enum class ExitCode : int {
@@ -13,6 +15,11 @@ enum class ExitCode : int {
   kFailed = 93,        // a restart cannot fix it
   kInterrupted = 130,  // second INT
 };
+
+// How a program ends that has nothing left to try after `status`: kDone for OK, and by its code
+// alone otherwise. ABORTED stands for what a restart cannot fix; a code that no component returns
+// on purpose is kOther. Safe to call from any thread.
+ExitCode ExitCodeFor(const absl::Status& status);
 
 }  // namespace albef
 

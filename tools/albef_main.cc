@@ -14,19 +14,7 @@ namespace albef {
 ExitCode Report(const absl::Status& status) {
   if (status.ok()) return ExitCode::kDone;
   fmt::print(stderr, "albef: {}\n", std::string(status.message()));
-  switch (status.code()) {
-    case absl::StatusCode::kInvalidArgument:
-    case absl::StatusCode::kFailedPrecondition:
-    case absl::StatusCode::kNotFound:
-      return ExitCode::kUsage;
-    case absl::StatusCode::kResourceExhausted:
-    case absl::StatusCode::kUnavailable:
-    case absl::StatusCode::kPermissionDenied:
-    case absl::StatusCode::kDataLoss:
-      return ExitCode::kStorage;
-    default:
-      return ExitCode::kOther;
-  }
+  return ExitCodeFor(status);
 }
 
 namespace {
