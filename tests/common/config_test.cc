@@ -3,67 +3,21 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/stat.h>
 
 #include <array>
+#include <filesystem>
 
 #include "common/file.h"
 #include "common/random.h"
+#include "tests/common/config_texts.h"
 
 namespace albef {
 namespace {
 
 namespace fs = std::filesystem;
-using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
-using ::testing::Not;
 using ::testing::StartsWith;
-
-// Two required keys; tests add lines behind these.
-constexpr std::string_view kMinimal =
-    "train_file: train.json\n"
-    "bert_config: {}\n";
-
-absl::StatusOr<RunConfig> Parse(std::string_view yaml, std::vector<std::string> overrides = {}) {
-  return ParseRunConfig(yaml, "run.yaml",
-                        {.overrides = std::move(overrides), .check_files = false});
-}
-
-RunConfig MustParse(std::string_view yaml, std::vector<std::string> overrides = {}) {
-  const auto config = Parse(yaml, std::move(overrides));
-  EXPECT_TRUE(config.ok()) << config.status();
-  return config.value_or(RunConfig{});
-}
-
-std::string ErrorOf(std::string_view yaml, std::vector<std::string> overrides = {}) {
-  const auto config = Parse(yaml, std::move(overrides));
-  return config.ok() ? "no error" : std::string(config.status().message());
-}
-
-// The authors' pretraining file, key for key.
-constexpr std::string_view kAuthors = R"(train_file: ['json_pretrain/coco.json',
-             'json_pretrain/vg.json',
-             'json_pretrain/sbu.json',
-             'json_pretrain/cc3m.json'
-             ]
-# a comment
-bert_config: 'configs/config_bert.json'
-
-image_res: 256
-vision_width: 768
-embed_dim: 256
-batch_size: 64
-temp: 0.07
-mlm_probability: 0.15
-queue_size: 65536
-momentum: 0.995
-alpha: 0.4
-
-optimizer: {opt: adamW, lr: 1e-4, weight_decay: 0.02}
-schedular: {sched: cosine, lr: 1e-4, epochs: 30, min_lr: 1e-5, decay_rate: 1, warmup_lr: 1e-5, warmup_epochs: 20, cooldown_epochs: 0}
-)";
 
 TEST(RunConfig, ReadsTheAuthorsFileAsItIs) {
   const RunConfig config = MustParse(kAuthors);
@@ -345,8 +299,6 @@ TEST(RunConfig, NeverCrashesOnDamagedText) {
   }
 }
 
-// ---- Overrides ----------------------------------------------------------------------------------
-
 TEST(RunConfigOverrides, ReplaceValuesInOrder) {
   const RunConfig config =
       MustParse(kAuthors, {"optimizer.lr=3e-4", "train_file=[a.json, b.json]", "seed=7", "seed=8",
@@ -390,228 +342,6 @@ TEST(RunConfigOverrides, AreNamedInErrors) {
   EXPECT_THAT(error("alpha=[1"), StartsWith("--set alpha=[1: not valid YAML"));
   EXPECT_THAT(error("image_res=100"),
               StartsWith("--set image_res=100: image_res: image_res = 100 is not a multiple of"));
-}
-
-// ---- Files --------------------------------------------------------------------------------------
-
-TEST(LoadRunConfig, LooksForBertConfigBesideTheFileAboveItAndInTheWorkingDirectory) {
-  TemporaryDirectory directory;
-  const fs::path configs = directory.path() / "configs";
-  ASSERT_TRUE(CreateDirectories(configs).ok());
-  const auto hidden_size = [&](std::string_view bert_path) {
-    EXPECT_TRUE(WriteFileAtomic(configs / "run.yaml",
-                                fmt::format("train_file: a\nbert_config: {}\n", bert_path))
-                    .ok());
-    const auto config = LoadRunConfig(configs / "run.yaml", {.check_files = false});
-    EXPECT_TRUE(config.ok()) << config.status();
-    return config.ok() ? config->bert_config.hidden_size : 0;
-  };
-  // The authors' layout: the path names the folder that the file lies in.
-  ASSERT_TRUE(WriteFileAtomic(configs / "bert.json", "{\"hidden_size\": 24}").ok());
-  EXPECT_EQ(hidden_size("configs/bert.json"), 24);
-  EXPECT_EQ(hidden_size("bert.json"), 24);
-  ASSERT_TRUE(WriteFileAtomic(directory.path() / "above.yaml", "hidden_size: 36\n").ok());
-  EXPECT_EQ(hidden_size("above.yaml"), 36);
-  EXPECT_EQ(hidden_size("configs/config_bert.json"), 768);  // from the source root
-  EXPECT_EQ(hidden_size((configs / "bert.json").string()), 24);
-}
-
-TEST(LoadRunConfig, NamesTheBertConfigFileInItsErrors) {
-  TemporaryDirectory directory;
-  const fs::path path = directory.path() / "run.yaml";
-  const fs::path bert = directory.path() / "bert.json";
-  ASSERT_TRUE(WriteFileAtomic(path, "train_file: a\nbert_config: bert.json\n").ok());
-  const auto error = [&] {
-    return std::string(LoadRunConfig(path, {.check_files = false}).status().message());
-  };
-  EXPECT_THAT(error(), AllOf(StartsWith(fmt::format("{}:2: bert_config: bert.json: no such file; "
-                                                    "looked for {}",
-                                                    path.string(), bert.string()))));
-  ASSERT_TRUE(WriteFileAtomic(bert, "{\"hidden_size\": 24,\n \"hiden_act\": \"gelu\"}").ok());
-  EXPECT_THAT(error(), StartsWith(fmt::format("{}:2: bert_config.hiden_act: unknown key; did you "
-                                              "mean bert_config.hidden_act?",
-                                              bert.string())));
-  ASSERT_TRUE(WriteFileAtomic(bert, "[1]").ok());
-  EXPECT_THAT(error(), StartsWith(fmt::format("{}:1 (bert_config of {}:2): expected a mapping",
-                                              bert.string(), path.string())));
-}
-
-TEST(LoadRunConfig, RefusesFoldersDevicesAndHugeFiles) {
-  TemporaryDirectory directory;
-  const auto error = [](const fs::path& path) { return LoadRunConfig(path).status(); };
-  EXPECT_THAT(std::string(error(directory.path()).message()), HasSubstr("is a folder"));
-  EXPECT_THAT(std::string(error("/dev/zero").message()), HasSubstr("is a device"));
-  EXPECT_EQ(error(directory.path() / "none.yaml").code(), absl::StatusCode::kNotFound);
-  ASSERT_TRUE(WriteFileAtomic(directory.path() / "huge", std::string(2 << 20, 'x')).ok());
-  EXPECT_THAT(std::string(error(directory.path() / "huge").message()),
-              HasSubstr("more than 1048576 bytes"));
-}
-
-TEST(LoadRunConfig, NamesMissingFilesWithTheirLine) {
-  TemporaryDirectory directory;
-  const fs::path path = directory.path() / "run.yaml";
-  const fs::path root = directory.path() / "data";
-  ASSERT_TRUE(CreateDirectories(root).ok());
-  const std::string yaml = fmt::format(
-      "train_file:\n  - a.json\n  - b.json\nbert_config: {{}}\ndata:\n  root: {}\n"
-      "tokenizer: {{vocab: vocab.txt}}\ninit: {{visual_encoder: /none.pth, text_encoder: "
-      "random}}\n",
-      root.string());
-  ASSERT_TRUE(WriteFileAtomic(path, yaml).ok());
-  const auto expect_missing = [&](std::string_view error) {
-    const absl::Status status = LoadRunConfig(path).status();
-    EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
-    EXPECT_EQ(std::string(status.message()), fmt::format("{}:{}", path.string(), error));
-  };
-  expect_missing(
-      fmt::format("2: train_file[0]: {0}/a.json: no such file; relative paths start at "
-                  "data.root = {0}",
-                  root.string()));
-  ASSERT_TRUE(WriteFileAtomic(root / "a.json", "[]").ok());
-  expect_missing(
-      fmt::format("3: train_file[1]: {0}/b.json: no such file; relative paths start at "
-                  "data.root = {0}",
-                  root.string()));
-  ASSERT_TRUE(WriteFileAtomic(root / "b.json", "[]").ok());
-  expect_missing(
-      fmt::format("7: tokenizer.vocab: {0}/vocab.txt: no such file; relative paths "
-                  "start at data.root = {0}",
-                  root.string()));
-  ASSERT_TRUE(WriteFileAtomic(root / "vocab.txt", "").ok());
-  expect_missing(
-      "8: init.visual_encoder: /none.pth: no such file; relative paths start at the working "
-      "directory");
-  EXPECT_TRUE(LoadRunConfig(path, {.overrides = {"init.visual_encoder=random"}}).ok());
-}
-
-TEST(CheckNewRun, AsksForWeightsAndVocabularyWithTheAuthorsFiles) {
-  EXPECT_THAT(std::string(CheckNewRun(MustParse(kAuthors)).message()),
-              AllOf(HasSubstr("deit_base_patch16_224"), HasSubstr("bert-base-uncased")));
-  EXPECT_THAT(std::string(CheckNewRun(MustParse(kAuthors, {"init.checkpoint=x.pth"})).message()),
-              StartsWith("tokenizer.vocab: missing"));
-  EXPECT_TRUE(
-      CheckNewRun(MustParse(kAuthors, {"init.checkpoint=x.pth", "tokenizer.vocab=v.txt"})).ok());
-}
-
-// ---- Resolved, compared -------------------------------------------------------------------------
-
-TEST(ResolvedYaml, ReadsBackAsTheSameConfig) {
-  RunConfig config = MustParse(kAuthors);
-  EXPECT_EQ(MustParse(ResolvedYaml(config)), config);
-
-  config.train_file = {"null",           "~",   "a b",  "quote\"back\\slash",
-                       "tab\tline\nend", "ünï", "1e-4", "*alias",
-                       "&anchor",        "#",   "-",    "a: b",
-                       "\x7f",           "\x01"};
-  config.data.root = "true";
-  config.init = {.visual_encoder = "null", .text_encoder = "~", .checkpoint = std::nullopt};
-  config.bert_config.vocab_size.reset();
-  config.bert_config.layer_norm_eps = 1e-12;
-  config.optimizer.lr = 0.1 + 0.2;
-  config.seed = 18446744073709551615u;
-  config.deterministic = false;
-  config.max_steps = 1000000000000000;
-  config.precision = RunConfig::Precision::kTf32;
-  config.data.augment_compat = RunConfig::AugmentCompat::kOfficial;
-  EXPECT_EQ(MustParse(ResolvedYaml(config)), config);
-}
-
-TEST(ResolvedYaml, WritesEveryKeyInItsGroup) {
-  const std::string yaml = ResolvedYaml(MustParse(kMinimal));
-  EXPECT_THAT(yaml, StartsWith("train_file: [train.json]\nbert_config:\n  architectures: "));
-  EXPECT_THAT(yaml, HasSubstr("  vocab_size: auto\n"));
-  EXPECT_THAT(yaml, HasSubstr("optimizer:\n  opt: adamW\n  lr: 0.0001\n  weight_decay: 0.02\n"));
-  EXPECT_THAT(yaml, HasSubstr("\nmax_steps: null\n"));
-}
-
-std::vector<std::string> DifferingKeys(const RunConfig& a, const RunConfig& b) {
-  std::vector<std::string> keys;
-  for (const ConfigDifference& difference : DifferencesThatChangeTheResult(a, b)) {
-    keys.push_back(difference.key);
-  }
-  return keys;
-}
-
-TEST(ConfigDifferences, NameTheKeysThatChangeTheResultWithBothValues) {
-  const RunConfig run = MustParse(kAuthors);
-  const RunConfig other = MustParse(kAuthors, {"optimizer.lr=3e-4", "schedular.epochs=2"});
-  const std::vector<ConfigDifference> differences = DifferencesThatChangeTheResult(run, other);
-  ASSERT_EQ(differences.size(), 2u);
-  EXPECT_EQ(differences[0].key, "optimizer.lr");
-  EXPECT_EQ(differences[0].before, "0.0001");
-  EXPECT_EQ(differences[0].after, "0.0003");
-  EXPECT_EQ(differences[1].key, "schedular.epochs");
-  EXPECT_NE(ConfigDigest(run), ConfigDigest(other));
-}
-
-TEST(ConfigDifferences, CoverTheMathsAndNothingElse) {
-  const RunConfig run = MustParse(kAuthors, {"virtual_ranks=2", "threads_per_worker=1"});
-  struct Case {
-    std::string override;
-    bool changes;
-  };
-  const std::vector<Case> cases = {
-      {"seed=1", true},
-      {"batch_size=32", true},
-      {"bert_config.hidden_dropout_prob=0", true},
-      {"vision.depth=6", true},
-      {"data.max_words=20", true},
-      {"data.augment=false", true},
-      {"data.augment_compat=official", true},
-      {"teacher_dropout=false", true},
-      {"precision=tf32", true},
-      {"virtual_ranks=4", true},
-      {"threads_per_worker=2", true},
-      {"schedular.warmup_epochs=1", true},
-      {"schedular.step_size=10", true},
-      {"train_file=other.json", true},
-      {"bert_config.vocab_size=100", true},
-      {"schedular.lr=1", false},
-      {"schedular.cooldown_epochs=1", false},
-      {"data.num_threads=16", false},
-      {"data.prefetch_batches=9", false},
-      {"data.max_bad_fraction=0.5", false},
-      {"data.root=/elsewhere", false},
-      {"tokenizer.vocab=/elsewhere/vocab.txt", false},
-      {"train_file=[/new/coco.json, /new/vg.json, sbu.json, x/cc3m.json]", false},
-      {"checkpoint={every_steps: 5, keep: 9}", false},
-      {"eval.file=test.json", false},
-      {"max_steps=5", false},
-      {"log_every_steps=1", false},
-      {"max_skipped_steps_in_a_row=1", false},
-      {"init.checkpoint=a.pth", false},
-  };
-  for (const Case& c : cases) {
-    const RunConfig other =
-        MustParse(kAuthors, {"virtual_ranks=2", "threads_per_worker=1", c.override});
-    ASSERT_NE(other, run) << c.override;
-    if (c.changes) {
-      EXPECT_THAT(DifferingKeys(run, other),
-                  ElementsAre(c.override.substr(0, c.override.find('='))));
-      EXPECT_NE(ConfigDigest(run), ConfigDigest(other)) << c.override;
-    } else {
-      EXPECT_THAT(DifferingKeys(run, other), IsEmpty()) << c.override;
-      EXPECT_EQ(ConfigDigest(run), ConfigDigest(other)) << c.override;
-    }
-  }
-}
-
-TEST(ConfigDifferences, WhatWasLeftToTheFirstStartIsTakenFromTheRun) {
-  const RunConfig run = MustParse(kMinimal, {"virtual_ranks=4", "threads_per_worker=2",
-                                             "deterministic=true", "bert_config.vocab_size=99"});
-  RunConfig config = MustParse(kMinimal);
-  EXPECT_THAT(DifferingKeys(run, config), IsEmpty());
-  FillFromRun(run, config);
-  EXPECT_EQ(config, run);
-  RunConfig other = MustParse(kMinimal, {"virtual_ranks=3"});
-  FillFromRun(run, other);
-  EXPECT_EQ(other.virtual_ranks, 3);
-  EXPECT_THAT(DifferingKeys(run, other), ElementsAre("virtual_ranks"));
-}
-
-TEST(ConfigDigest, StaysTheSameAcrossVersionsOfTheProgram) {
-  // A changed value makes every existing run refuse to resume: change it only with the meaning.
-  EXPECT_EQ(ConfigDigest(MustParse(kAuthors)), "1ecc86fd1d11b5cc1bc95a50dba74d80");
 }
 
 }  // namespace
