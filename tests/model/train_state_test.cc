@@ -11,30 +11,15 @@
 #include "model/initialization.h"
 #include "model/state_dict.h"
 #include "model/tensor_io.h"
+#include "tests/model/tiny_model.h"
 
 namespace albef {
 namespace {
 
 using testing::HasSubstr;
 
-AlbefOptions SmallOptions() {
-  AlbefOptions options;
-  options.vision = {.image_res = 16, .patch_size = 8, .width = 16, .depth = 1, .heads = 2};
-  options.bert.vocab_size = 50;
-  options.bert.hidden_size = 16;
-  options.bert.num_hidden_layers = 2;
-  options.bert.num_attention_heads = 2;
-  options.bert.intermediate_size = 32;
-  options.bert.max_position_embeddings = 8;
-  options.bert.fusion_layer = 1;
-  options.bert.encoder_width = 16;
-  options.embed_dim = 8;
-  options.queue_size = 5;
-  return options;
-}
-
 TrainState SmallState(uint64_t seed) {
-  Albef model(SmallOptions());
+  Albef model(TinyModelOptions(/*queue_size=*/5));
   InitializeRandomly(*model, seed);
   return TrainState(model, {});
 }

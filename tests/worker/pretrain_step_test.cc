@@ -8,29 +8,14 @@
 
 #include "dataloader/normalize.h"
 #include "model/initialization.h"
+#include "tests/model/tiny_model.h"
 #include "worker/device_batch.h"
 
 namespace albef {
 namespace {
 
-AlbefOptions TinyModel() {
-  AlbefOptions options;
-  options.vision = {.image_res = 16, .patch_size = 8, .width = 16, .depth = 1, .heads = 2};
-  options.bert.vocab_size = 40;
-  options.bert.hidden_size = 16;
-  options.bert.num_hidden_layers = 2;
-  options.bert.fusion_layer = 1;
-  options.bert.num_attention_heads = 2;
-  options.bert.intermediate_size = 32;
-  options.bert.max_position_embeddings = 16;
-  options.bert.encoder_width = 16;
-  options.embed_dim = 8;
-  options.queue_size = 20;
-  return options;
-}
-
 std::unique_ptr<TrainState> NewState() {
-  Albef model(TinyModel());
+  Albef model(TinyModelOptions(/*queue_size=*/20));
   InitializeRandomly(*model, 3);
   model->train();
   return std::make_unique<TrainState>(model, TrainStateOptions());
