@@ -133,6 +133,20 @@ struct RunConfig {
     bool operator==(const Eval&) const = default;
   };
 
+  // Times in seconds.
+  struct Elastic {
+    int64_t min_workers = 1;
+    double join_window_s = 30;        // the first start waits so long for all workers it expects
+    double rejoin_wait_s = 5;         // a restarted trainer is waited for before others go on alone
+    double hang_limit_s = 10;         // a member whose own work takes longer is stuck
+    double startup_limit_s = 600;     // the same while a generation starts, for storage, evaluation
+    double heartbeat_limit_s = 5;     // a silent worker is lost
+    double reattach_window_s = 10;    // for workers to come back to a restarted coordinator
+    double coordinator_wait_s = 600;  // workers wait so long for an external coordinator
+
+    bool operator==(const Elastic&) const = default;
+  };
+
   enum class Precision {
     kFp32,
     kTf32,  // GPU only
@@ -160,6 +174,7 @@ struct RunConfig {
   Tokenizer tokenizer;
   Checkpoint checkpoint;
   Eval eval;
+  Elastic elastic;
   Precision precision = Precision::kFp32;
   std::optional<int64_t> virtual_ranks;       // unset: fixed at the first start
   std::optional<int64_t> threads_per_worker;  // unset: fixed at the first start

@@ -67,6 +67,8 @@ void VisitFields(Config& config, Visitor&& visit) {
   constexpr Rule kDropout = {.low = 0, .high = 1, .high_open = true};
   constexpr Rule kOften = AtLeast(1, Effect::kNone);
   constexpr Rule kRate = AtLeast(0);
+  constexpr Rule kSeconds = Between(0, 1e6, Effect::kNone);
+  constexpr Rule kLimit = Between(0.1, 1e6, Effect::kNone);
 
   visit("train_file", config.train_file, {.effect = Effect::kFileNames, .required = true});
 
@@ -157,6 +159,16 @@ void VisitFields(Config& config, Visitor&& visit) {
   visit("eval.batch_size", eval.batch_size, Between(1, kMaxSize, Effect::kNone));
   visit("eval.rerank_top_k", eval.rerank_top_k, kOften);
   visit("eval.max_images", eval.max_images, kOften);
+
+  auto& elastic = config.elastic;
+  visit("elastic.min_workers", elastic.min_workers, kOften);
+  visit("elastic.join_window_s", elastic.join_window_s, kSeconds);
+  visit("elastic.rejoin_wait_s", elastic.rejoin_wait_s, kSeconds);
+  visit("elastic.hang_limit_s", elastic.hang_limit_s, kLimit);
+  visit("elastic.startup_limit_s", elastic.startup_limit_s, kLimit);
+  visit("elastic.heartbeat_limit_s", elastic.heartbeat_limit_s, kLimit);
+  visit("elastic.reattach_window_s", elastic.reattach_window_s, kSeconds);
+  visit("elastic.coordinator_wait_s", elastic.coordinator_wait_s, kSeconds);
 
   visit("precision", config.precision, {});
   visit("virtual_ranks", config.virtual_ranks, Between(1, 1 << 16, Effect::kFirstStart));
