@@ -1,0 +1,96 @@
+// What the workers of one generation say to each other while they train (design §5).
+//
+// A communicator joins `size` ranks for the life of one generation. Operations are collective: on
+// each lane every rank starts the same ones in the same order, and they complete on their own, in
+// any order. Nothing hangs and nothing ends the process: when a peer is lost, when ranks disagree
+// about an operation, or on Abort(), all pending and all later operations of this rank fail with
+// one status, and the peers see this rank as lost. There is no way back but a new communicator.
+//
+// Tensors are contiguous and on device(). They are kept alive by the operation; received ones are
+// written and sent ones read until its Wait() has returned OK. After a failure their contents are
+// unspecified, but nothing is written to them any more once Abort() has returned.
+//
+// All methods may be called from any thread; the order of operations on a lane is the order in
+// which the calls begin, so each lane belongs to one thread at a time.
+#ifndef ALBEF_COMM_COMMUNICATOR_H_
+#define ALBEF_COMM_COMMUNICATOR_H_
+
+#include <torch/torch.h>
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "comm/work.h"
+
+namespace albef {
+
+// Operations on different lanes do not wait for each other, nor need their order be the same on
+// all ranks.
+enum class Lane { kMain = 0, kGradients = 1 };
+inline constexpr int kNumLanes = 2;
+
+enum class ReduceOp { kSum, kMin, kMax };
+
+class Communicator {
+ public:
+  // A tensor to or from another rank. Between two ranks tensors are matched by their order; empty
+  // ones are left out.
+  struct Transfer {
+    int peer = 0;
+    torch::Tensor tensor;
+  };
+
+  // Bytes of tensors handed to and taken from peers by operations that completed.
+  struct Traffic {
+    int64_t bytes_sent = 0;
+    int64_t bytes_received = 0;
+  };
+
+  virtual ~Communicator() = default;
+
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  virtual torch::Device device() const = 0;
+
+  // All-to-all with any number of tensors of any size per pair; each side knows all sizes. `name`
+  // stands in errors.
+  virtual Work Exchange(Lane lane, std::string name, std::vector<Transfer> sends,
+                        std::vector<Transfer> receives) = 0;
+
+  // All pending and later operations return `reason` (which must be an error), now.
+  virtual void Abort(absl::Status reason) = 0;
+
+  // OK while operations can succeed, else why they cannot.
+  virtual absl::Status status() const = 0;
+
+  virtual Traffic traffic() const = 0;
+
+  // Rank r's `own` arrives in everybody's gathered[r], which has its size; sizes of different ranks
+  // may differ. gathered[rank()] may be `own` itself, else it becomes a copy.
+  Work AllGather(Lane lane, std::string name, const torch::Tensor& own,
+                 const std::vector<torch::Tensor>& gathered);
+
+  // `root` sends each other rank its `tensor`.
+  Work Broadcast(Lane lane, std::string name, const torch::Tensor& tensor, int root);
+
+  // Everybody's record, by rank; sizes may differ and need not be known. Waits.
+  absl::StatusOr<std::vector<std::string>> AllGatherRecords(Lane lane, const std::string& name,
+                                                            std::string_view record,
+                                                            Deadline deadline = std::nullopt);
+
+  // Replaces `values` by their element-wise reduction over all ranks, taken in rank order, so that
+  // all ranks get the same bits. Each rank receives all the others' values: for small ones. Waits.
+  absl::Status AllReduce(Lane lane, const std::string& name, const torch::Tensor& values,
+                         ReduceOp op, Deadline deadline = std::nullopt);
+
+ protected:
+  // INVALID_ARGUMENT where a peer is no other rank, or a tensor not contiguous or elsewhere.
+  absl::Status Check(const std::vector<Transfer>& transfers) const;
+};
+
+}  // namespace albef
+
+#endif  // ALBEF_COMM_COMMUNICATOR_H_
