@@ -7,9 +7,11 @@ import sys
 import tempfile
 import unittest
 
-from harness import BIN, ROOT, RunTest, run_program
+from harness import BIN, ROOT, TWO_EPOCHS, RunTest, read_config, run_program
 
 GOLDEN = ROOT / "tests/golden/pretrain"
+# Top-level keys that a configuration, a golden case and the Python peer share.
+SHARED_KEYS = ("image_res", "vision_width", "embed_dim", "queue_size", "momentum", "temp")
 
 
 class ConvertTest(RunTest):
@@ -25,7 +27,7 @@ class ConvertTest(RunTest):
 
     def test_a_state_keeps_its_digest_through_every_format(self):
         run_dir = self.new_run_dir()
-        self.train(run_dir, "--set", "max_steps=12")  # two whole epochs
+        self.train(run_dir, *TWO_EPOCHS)
         expected = self.digest(run_dir)
         config = ("--config", run_dir / "config.yaml")
         out = self.new_run_dir()
@@ -41,7 +43,7 @@ class ConvertTest(RunTest):
     def test_a_run_goes_on_from_a_converted_checkpoint_at_its_next_epoch(self):
         expected = self.undisturbed_digest()
         first = self.new_run_dir()
-        self.train(first, "--set", "max_steps=12")
+        self.train(first, *TWO_EPOCHS)
         pth = self.new_run_dir() / "checkpoint_01.pth"
         self.convert(first, pth)
         for start in (pth, first / "checkpoints/step-0000000012"):
@@ -57,8 +59,7 @@ class ConvertTest(RunTest):
         words[1], words[2] = "[UNK]", "[SEP]"
         vocab = self.new_run_dir() / "vocab.txt"
         vocab.write_text("\n".join(words) + "\n")
-        yaml = {key: config[key] for key in ("image_res", "vision_width", "embed_dim", "queue_size",
-                                             "momentum", "temp", "mlm_probability", "alpha")}
+        yaml = {key: config[key] for key in (*SHARED_KEYS, "mlm_probability", "alpha")}
         yaml["bert_config"] = {k: v for k, v in config["bert"].items() if k != "layer_norm_eps"}
         yaml["bert_config"]["layer_norm_eps"] = 1e-12
         yaml["vision"] = {"patch_size": config["patch_size"], "depth": config["vision_depth"],
@@ -81,7 +82,7 @@ class ConvertTest(RunTest):
     @unittest.skipUnless(os.environ.get("ALBEF_WHEEL"), "this LibTorch has no Python side")
     def test_python_torch_trains_on_with_what_is_exported(self):
         run_dir = self.new_run_dir()
-        self.train(run_dir, "--set", "max_steps=12")
+        self.train(run_dir, *TWO_EPOCHS)
         out = self.new_run_dir()
         self.convert(run_dir, out / "state.pth")
         self.convert(run_dir, out / "state.safetensors")
@@ -107,13 +108,11 @@ class ConvertTest(RunTest):
                                 (f"{head}.decoder.bias", f"{head}.bias")):
                 self.assertEqual(model[tied].data_ptr(), model[first].data_ptr(), tied)
 
-        bert = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "fusion_layer": 1,
-                "intermediate_size": 64, "max_position_embeddings": 40, "type_vocab_size": 2,
-                "vocab_size": len(model["text_encoder.cls.predictions.bias"]), "encoder_width": 32,
-                "layer_norm_eps": 1e-12, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
-        peer = Albef({"image_res": 32, "patch_size": 8, "vision_width": 32, "vision_depth": 2,
-                      "vision_heads": 2, "vision_mlp_ratio": 4, "embed_dim": 16, "queue_size": 50,
-                      "momentum": 0.9, "temp": 0.07, "bert": bert})
+        config = read_config(run_dir)
+        self.assertEqual(config["bert_config"]["vocab_size"], len(model["text_encoder.cls.predictions.bias"]))
+        peer = Albef({key: config[key] for key in SHARED_KEYS} | {"bert": config["bert_config"]} |
+                     {f"vision_{key}": config["vision"][key] for key in ("depth", "heads", "mlp_ratio")} |
+                     {"patch_size": config["vision"]["patch_size"]})
         peer.load_state_dict(model, strict=True)
         trainable = [(n, p) for n, p in peer.named_parameters() if p.requires_grad]
         undecayed = [p for n, p in trainable if p.dim() == 1 or n.endswith(".bias")]

@@ -3,7 +3,6 @@ import json
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -13,6 +12,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("ALBEF_BIN", ROOT / "build/release/bin"))
 # A bound on every wait: far above what a loaded machine needs.
 LIMIT_S = 180
+
+# Arguments of runs of tests/dist/tiny.yaml on the 70 pairs of RunTest.
+TWO_EPOCHS = ("--set", "max_steps=12")
+ENDLESS = ("--set", "max_steps=100000", "--set", "schedular.epochs=100000")
 
 
 def run_program(*arguments, **options):
@@ -60,6 +63,10 @@ class Trainer:
             time.sleep(0.002)
         return True
 
+    def wait_until_training(self):
+        """Waits until the first step begins or the end of the process; False for the latter."""
+        return self.wait_until(lambda: "training run_dir=" in self.stderr(), "first step")
+
 
 def read_lines(path):
     try:
@@ -67,6 +74,22 @@ def read_lines(path):
     except FileNotFoundError:
         return []
     return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+
+
+def read_config(run_dir):
+    """RUN_DIR/config.yaml, which holds every key: numbers as numbers, groups as dicts, the rest as text."""
+    config = {}
+    for line in (run_dir / "config.yaml").read_text(encoding="utf-8").splitlines():
+        key, _, text = line.strip().partition(":")
+        try:
+            value = json.loads(text) if text else {}
+        except ValueError:
+            value = text.strip()
+        if line.startswith("  "):
+            group[key] = value
+        else:
+            config[key] = group = value
+    return config
 
 
 class RunTest(unittest.TestCase):
@@ -118,6 +141,3 @@ class RunTest(unittest.TestCase):
             self.train(run_dir)
             cls._undisturbed = self.digest(run_dir)
         return cls._undisturbed
-
-
-KILL = signal.SIGKILL

@@ -13,7 +13,7 @@ import sys
 import time
 import unittest
 
-from harness import BIN, KILL, RunTest, Trainer, read_lines, run_program
+from harness import BIN, ENDLESS, RunTest, Trainer, read_lines, run_program
 
 OPTIONS = argparse.Namespace(kills=50, seed=None)
 
@@ -40,12 +40,12 @@ class InterruptionTest(RunTest):
                 if draw.random() < 0.2:
                     time.sleep(draw.uniform(0, 1.0))
                 else:
-                    trainer.wait_until(lambda: "training run_dir=" in trainer.stderr(), "first step")
+                    trainer.wait_until_training()
                     time.sleep(draw.uniform(0, 0.25))
-                trainer.send(KILL)
+                trainer.send(signal.SIGKILL)
                 code = trainer.wait()
-                self.assertIn(code, (0, -KILL), f"seed {seed}: {trainer.stderr()}")
-            if code == -KILL:
+                self.assertIn(code, (0, -signal.SIGKILL), f"seed {seed}: {trainer.stderr()}")
+            if code == -signal.SIGKILL:
                 kills += 1
                 checkpoints = run_dir / "checkpoints"
                 in_write += checkpoints.exists() and any(checkpoints.glob("*.partial"))
@@ -88,7 +88,7 @@ class InterruptionTest(RunTest):
             if mounted:
                 filler = run_dir / "filler"
                 with Trainer(self.command(run_dir)) as trainer:
-                    trainer.wait_until(lambda: "training run_dir=" in trainer.stderr(), "start")
+                    trainer.wait_until_training()
                     with open(filler, "wb", buffering=0) as file:
                         try:
                             while file.write(b"\0" * 4096):
@@ -120,7 +120,7 @@ class InterruptionTest(RunTest):
         run_dir = self.new_run_dir()
         for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
             with Trainer(self.command(run_dir)) as trainer:
-                started = trainer.wait_until(lambda: "training run_dir=" in trainer.stderr(), "start")
+                started = trainer.wait_until_training()
                 self.assertTrue(started, trainer.stderr())
                 trainer.send(number)
                 self.assertEqual(trainer.wait(), 75, trainer.stderr())
@@ -131,10 +131,9 @@ class InterruptionTest(RunTest):
         self.train(run_dir)
         self.assertEqual(self.digest(run_dir), expected)
 
-        with Trainer(self.command(self.new_run_dir(), "--set", "max_steps=100000", "--set",
-                                  "schedular.epochs=100000", "--set", "batch_size=16", "--set",
+        with Trainer(self.command(self.new_run_dir(), *ENDLESS, "--set", "batch_size=16", "--set",
                                   "virtual_ranks=4")) as trainer:
-            trainer.wait_until(lambda: "training run_dir=" in trainer.stderr(), "start")
+            trainer.wait_until_training()
             trainer.send(signal.SIGSTOP)  # both signals then arrive before the next boundary
             trainer.send(signal.SIGTERM)
             trainer.send(signal.SIGINT)
@@ -169,9 +168,8 @@ class StartTest(RunTest):
 
     def test_refuses_a_directory_in_use(self):
         run_dir = self.new_run_dir()
-        with Trainer(self.command(run_dir, "--set", "max_steps=100000", "--set",
-                                  "schedular.epochs=100000")) as trainer:
-            trainer.wait_until(lambda: "training run_dir=" in trainer.stderr(), "start")
+        with Trainer(self.command(run_dir, *ENDLESS)) as trainer:
+            trainer.wait_until_training()
             self.assertIn("another process", self.train(run_dir, expect=64))
 
     def test_a_data_set_too_small_for_one_step_names_the_largest_possible(self):
@@ -180,14 +178,13 @@ class StartTest(RunTest):
 
     def test_a_failure_that_a_restart_does_not_fix_wants_a_word(self):
         run_dir = self.new_run_dir()
-        stderr = self.train(run_dir, "--set", "optimizer.lr=1e15", "--set", "schedular.warmup_lr=1e15",
-                            expect=93)
+        diverging = ("--set", "optimizer.lr=1e15", "--set", "schedular.warmup_lr=1e15")
+        stderr = self.train(run_dir, *diverging, expect=93)
         self.assertIn("not finite", stderr)
         self.assertEqual(self.outcome(run_dir)["exit_code"], 93)
         self.assertGreaterEqual(len(self.events(run_dir, "step_skipped")), 20)
-        again = ["--set", "optimizer.lr=1e15", "--set", "schedular.warmup_lr=1e15"]
-        self.assertIn("--resume auto", self.train(run_dir, *again, expect=64))
-        self.train(run_dir, *again, "--resume", "auto", expect=93)
+        self.assertIn("--resume auto", self.train(run_dir, *diverging, expect=64))
+        self.train(run_dir, *diverging, "--resume", "auto", expect=93)
 
     def test_running_out_of_memory_names_the_keys_that_help(self):
         stderr = self.train(self.new_run_dir(), "--set", "queue_size=1073741824", "--set",
