@@ -3,7 +3,8 @@
 // To search with coverage instead, for each target NAME of this folder:
 //   cmake -B build/fuzz -G Ninja -DCMAKE_CXX_COMPILER=clang++ -DALBEF_TORCH=OFF -DALBEF_FUZZ=ON
 //         -DALBEF_SANITIZE=fuzzer-no-link,address,undefined
-//   ninja -C build/fuzz NAME_fuzz && mkdir found && build/fuzz/bin/NAME_fuzz found
+//   ninja -C build/fuzz NAME_fuzz NAME_seeds && mkdir found &&
+//   build/fuzz/bin/NAME_seeds found && build/fuzz/bin/NAME_fuzz found
 #include <gtest/gtest.h>
 
 #include "tests/formats/fuzz/seeds.h"
