@@ -12,7 +12,7 @@ constexpr int64_t kGranule = 16;
 }  // namespace
 
 ReductionPlan::ReductionPlan(int64_t numel, int64_t bucket_numel, int num_owners,
-                             std::vector<ArenaRange> regions)
+                             std::vector<ElementRange> regions)
     : numel_(numel),
       bucket_numel_(std::max<int64_t>(bucket_numel, 1)),
       num_owners_(num_owners),
@@ -21,12 +21,12 @@ ReductionPlan::ReductionPlan(int64_t numel, int64_t bucket_numel, int num_owners
     const int64_t begin = std::max<int64_t>(end - bucket_numel_, 0);
     buckets_.push_back({begin, end - begin});
   }
-  std::erase_if(regions_, [](const ArenaRange& region) { return region.numel <= 0; });
-  std::ranges::sort(regions_, {}, &ArenaRange::offset);
+  std::erase_if(regions_, [](const ElementRange& region) { return region.numel <= 0; });
+  std::ranges::sort(regions_, {}, &ElementRange::offset);
 }
 
-ArenaRange ReductionPlan::Share(size_t bucket, int owner) const {
-  const ArenaRange& whole = buckets_[bucket];
+ElementRange ReductionPlan::Share(size_t bucket, int owner) const {
+  const ElementRange& whole = buckets_[bucket];
   const auto border = [&](int64_t index) {
     return index == num_owners_ ? whole.numel
                                 : whole.numel / kGranule * index / num_owners_ * kGranule;
@@ -35,7 +35,7 @@ ArenaRange ReductionPlan::Share(size_t bucket, int owner) const {
 }
 
 int64_t ReductionPlan::RegionAt(int64_t offset) const {
-  const auto region = std::ranges::lower_bound(regions_, offset, {}, &ArenaRange::offset);
+  const auto region = std::ranges::lower_bound(regions_, offset, {}, &ElementRange::offset);
   if (region == regions_.end() || region->offset != offset) return -1;
   return region - regions_.begin();
 }

@@ -12,12 +12,12 @@
 namespace albef {
 
 // Elements [offset, offset + numel) of the arena.
-struct ArenaRange {
+struct ElementRange {
   int64_t offset = 0;
   int64_t numel = 0;
 
   int64_t end() const { return offset + numel; }
-  friend bool operator==(const ArenaRange&, const ArenaRange&) = default;
+  friend bool operator==(const ElementRange&, const ElementRange&) = default;
 };
 
 class ReductionPlan {
@@ -25,17 +25,17 @@ class ReductionPlan {
   // Buckets of `bucket_numel` elements (the last one smaller) from the back of an arena of `numel`,
   // each shared by `num_owners`. Regions must not overlap; empty ones are ignored.
   ReductionPlan(int64_t numel, int64_t bucket_numel, int num_owners,
-                std::vector<ArenaRange> regions);
+                std::vector<ElementRange> regions);
 
   size_t num_buckets() const { return buckets_.size(); }
   // In the order in which they are reduced.
-  const ArenaRange& bucket(size_t index) const { return buckets_[index]; }
+  const ElementRange& bucket(size_t index) const { return buckets_[index]; }
 
   // What `owner` reduces of a bucket: an even share, on cache-line borders.
-  ArenaRange Share(size_t bucket, int owner) const;
+  ElementRange Share(size_t bucket, int owner) const;
 
   // Ascending.
-  const std::vector<ArenaRange>& regions() const { return regions_; }
+  const std::vector<ElementRange>& regions() const { return regions_; }
   // Index of the region that starts at `offset`; −1 if none does.
   int64_t RegionAt(int64_t offset) const;
   // The buckets that a region lies in, first and last.
@@ -49,8 +49,8 @@ class ReductionPlan {
   int64_t numel_;
   int64_t bucket_numel_;
   int num_owners_;
-  std::vector<ArenaRange> buckets_;
-  std::vector<ArenaRange> regions_;
+  std::vector<ElementRange> buckets_;
+  std::vector<ElementRange> regions_;
 };
 
 }  // namespace albef

@@ -64,7 +64,7 @@ TreeReduction::TreeReduction(Communicator* communicator, std::vector<Slice> slic
   TORCH_CHECK(slices_.size() == ranks, "TreeReduction: expected one slice for each of ", ranks,
               " ranks, got ", slices_.size());
   int64_t end = 0;
-  for (const ArenaRange& region : plan_.regions()) {
+  for (const ElementRange& region : plan_.regions()) {
     TORCH_CHECK(region.offset >= end && region.end() <= sums_.Leaf().numel(),
                 "TreeReduction: region [", region.offset, ", ", region.end(),
                 ") overlaps another or leaves the arena");
@@ -200,7 +200,7 @@ bool TreeReduction::AwaitReady(size_t bucket) {
 }
 
 Work TreeReduction::StartExchange(size_t bucket) {
-  const ArenaRange& range = plan_.bucket(bucket);
+  const ElementRange& range = plan_.bucket(bucket);
   const int64_t block = BlockSize(received_[0], range.numel);
   for (int64_t offset = range.offset; offset < range.end(); offset += block) {
     sums_.FoldRange(offset, std::min(block, range.end() - offset));
@@ -210,7 +210,7 @@ Work TreeReduction::StartExchange(size_t bucket) {
   int64_t slot = 0;
   for (int peer = 0; peer < static_cast<int>(slices_.size()); ++peer) {
     if (peer == rank_) continue;
-    const ArenaRange share = plan_.Share(bucket, peer);
+    const ElementRange share = plan_.Share(bucket, peer);
     for (size_t i = 0; i < slices_[static_cast<size_t>(rank_)].subtrees.size(); ++i) {
       sends.push_back({peer, sums_.Subtree(i).narrow(0, share.offset, share.numel)});
     }
@@ -244,7 +244,7 @@ absl::StatusOr<Work> TreeReduction::StartGather(size_t bucket, const Work& excha
   }
   std::vector<torch::Tensor> shares;
   for (int owner = 0; owner < static_cast<int>(slices_.size()); ++owner) {
-    const ArenaRange share = plan_.Share(bucket, owner);
+    const ElementRange share = plan_.Share(bucket, owner);
     shares.push_back(sums_.Subtree(0).narrow(0, share.offset, share.numel));
   }
   const auto own_bytes = static_cast<int64_t>(mean.nbytes());
@@ -261,7 +261,7 @@ void TreeReduction::CountTraffic(int64_t bytes_sent, int64_t bytes_received) {
 }
 
 std::vector<torch::Tensor> TreeReduction::Operands(size_t bucket) const {
-  const ArenaRange share = plan_.Share(bucket, rank_);
+  const ElementRange share = plan_.Share(bucket, rank_);
   std::vector<torch::Tensor> operands;
   int64_t slot = 0;
   for (size_t rank = 0; rank < slices_.size(); ++rank) {
@@ -275,7 +275,7 @@ std::vector<torch::Tensor> TreeReduction::Operands(size_t bucket) const {
 }
 
 torch::Tensor TreeReduction::OwnShare(size_t bucket) const {
-  const ArenaRange share = plan_.Share(bucket, rank_);
+  const ElementRange share = plan_.Share(bucket, rank_);
   return sums_.Subtree(0).narrow(0, share.offset, share.numel);
 }
 

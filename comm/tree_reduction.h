@@ -47,7 +47,7 @@ class TreeReduction {
     int64_t bucket_bytes = 4 << 20;
     // Stretches of the arena that MarkReady() will name, e.g. one per parameter. What lies between
     // them is padding and always final. Without regions buckets leave at the last AddLeaf().
-    std::vector<ArenaRange> regions = {};
+    std::vector<ElementRange> regions = {};
   };
 
   // The worker of `communicator`'s rank hosts slices[rank]; one slice per rank. `communicator` must

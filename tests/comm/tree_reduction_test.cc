@@ -86,7 +86,7 @@ TEST(TreeReduction, HasTheBitsOfTheSequentialTreeForEveryNumberOfWorkers) {
 TEST(TreeReduction, SendsBucketsAsBackwardFillsThem) {
   torch::manual_seed(6);
   // Regions of odd sizes with padding between them, some over several buckets of 256 elements.
-  const std::vector<ArenaRange> regions = {{0, 1}, {64, 600}, {704, 60}, {768, 255}, {1024, 70}};
+  const std::vector<ElementRange> regions = {{0, 1}, {64, 600}, {704, 60}, {768, 255}, {1024, 70}};
   std::vector<torch::Tensor> leaves;
   for (int i = 0; i < 5; ++i) {
     leaves.push_back(torch::zeros(kElements));
@@ -248,12 +248,12 @@ TEST(TreeReduction, RefusesMisuse) {
 TEST(ReductionPlan, CutsBucketsFromTheBackAndSharesThemOnCacheLines) {
   const ReductionPlan plan(1000, 400, 3, {{900, 100}, {0, 201}, {256, 0}});
   ASSERT_EQ(plan.num_buckets(), 3U);
-  EXPECT_EQ(plan.bucket(0), (ArenaRange{600, 400}));
-  EXPECT_EQ(plan.bucket(2), (ArenaRange{0, 200}));
+  EXPECT_EQ(plan.bucket(0), (ElementRange{600, 400}));
+  EXPECT_EQ(plan.bucket(2), (ElementRange{0, 200}));
   for (size_t bucket = 0; bucket < 3; ++bucket) {
     int64_t end = plan.bucket(bucket).offset;
     for (int owner = 0; owner < 3; ++owner) {
-      const ArenaRange share = plan.Share(bucket, owner);
+      const ElementRange share = plan.Share(bucket, owner);
       EXPECT_EQ(share.offset, end);
       EXPECT_EQ((share.offset - plan.bucket(bucket).offset) % 16, 0);
       end = share.end();
