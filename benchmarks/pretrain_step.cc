@@ -85,11 +85,14 @@ int Run(const Arguments& arguments) {
   model->train();
   TrainState state(model, StateOptions(*config, *device));
   // α as after epoch 0: with the teacher's soft targets.
-  PretrainStep step(&state, {.seed = config->seed,
-                             .virtual_ranks = ranks,
-                             .steps_per_epoch = 1000,
-                             .schedule = LearningRateOptions(*config),
-                             .distillation = {.alpha = config->alpha, .ramp = false}});
+  PretrainStep step(&state,
+                    {.seed = config->seed,
+                     .virtual_ranks = ranks,
+                     .batch_size = config->batch_size,
+                     .steps_per_epoch = 1000,
+                     .schedule = LearningRateOptions(*config),
+                     .distillation = {.alpha = config->alpha, .ramp = false}},
+                    Place::Alone(ranks));
   const int64_t values = state.arena().layout().num_values();
   fmt::print(
       "model {} trainable values, {} virtual ranks of {} pairs, {} px, {} tokens, {}, {} threads\n",
@@ -97,7 +100,7 @@ int Run(const Arguments& arguments) {
       threads);
   std::vector<PretrainStep::Report> reports;
   for (int i = 0; i < arguments.warm_up + arguments.steps; ++i) {
-    const auto report = step.Run([&](int) -> absl::StatusOr<PretrainInputs> {
+    const auto report = step.Run([&](int64_t) -> absl::StatusOr<PretrainInputs> {
       return MakeInputs(options, config->batch_size, arguments.text_length, *device);
     });
     if (i >= arguments.warm_up) reports.push_back(*report);
@@ -127,8 +130,9 @@ int Run(const Arguments& arguments) {
       static_cast<double>(PeakResidentBytes()) * gib, step.num_gradient_arenas(),
       static_cast<double>(state.arena().layout().size() * 4) * gib,
       static_cast<double>(2 * options.embed_dim * options.queue_size * 4) * gib);
-  fmt::print("losses of the last step: mlm {:.3f} itc {:.3f} itm {:.3f}\n", reports.back().loss_mlm,
-             reports.back().loss_itc, reports.back().loss_itm);
+  const GateDecision& last = reports.back().decision;
+  fmt::print("losses of the last step: mlm {:.3f} itc {:.3f} itm {:.3f}\n", last.loss_mlm,
+             last.loss_itc, last.loss_itm);
   return 0;
 }
 

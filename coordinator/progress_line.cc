@@ -15,6 +15,22 @@ constexpr std::string_view kClearToEnd = "\x1b[K";
 
 }  // namespace
 
+Progress ProgressOf(const StepMetrics& metrics, int64_t num_steps, int64_t num_epochs) {
+  Progress progress{.step = metrics.step,
+                    .num_steps = num_steps,
+                    .epoch = metrics.epoch,
+                    .num_epochs = num_epochs,
+                    .loss_mlm = metrics.loss_mlm,
+                    .loss_itc = metrics.loss_itc,
+                    .loss_itm = metrics.loss_itm,
+                    .lr = metrics.lr,
+                    .samples_per_second = metrics.samples_per_second,
+                    .data_wait_ratio = metrics.data_wait_ratio,
+                    .skipped = metrics.skipped};
+  if (metrics.seconds_per_step > 0) progress.seconds_per_step = metrics.seconds_per_step;
+  return progress;
+}
+
 std::string FormatDuration(double seconds) {
   if (!std::isfinite(seconds) || seconds < 0 || seconds > 1e9) return "?";
   const int64_t total = std::llround(seconds);

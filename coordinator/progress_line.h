@@ -9,6 +9,8 @@
 #include <string>
 #include <string_view>
 
+#include "coordinator/run_log.h"
+
 namespace albef {
 
 struct Progress {
@@ -25,6 +27,8 @@ struct Progress {
   int64_t skipped = 0;
   std::optional<double> seconds_per_step = {};  // unset: not known yet, no ETA
 };
+
+Progress ProgressOf(const StepMetrics& metrics, int64_t num_steps, int64_t num_epochs);
 
 // "step 120/3000  epoch 2/30  loss 9.87 (mlm 2.42 itc 6.81 itm 0.64)  …  ETA 0:12:05"
 std::string FormatProgress(const Progress& progress);

@@ -17,42 +17,14 @@
 #include <optional>
 #include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/file.h"
+#include "coordinator/run_log.h"
 
 namespace albef {
-
-// One line of metrics.jsonl. Losses are means over the virtual ranks.
-struct StepMetrics {
-  int64_t step = 0;  // iterations done, this one included
-  int64_t epoch = 0;
-  double loss_mlm = 0;
-  double loss_itc = 0;
-  double loss_itm = 0;
-  double loss = 0;
-  double lr = 0;
-  double temp = 0;
-  double alpha = 0;
-  double samples_per_second = 0;
-  double data_wait_ratio = 0;  // share of the time in which the step waited for data
-  int64_t workers = 1;
-  int64_t generation = 0;
-  int64_t skipped = 0;  // iterations of the run so far without a commit
-};
-
-using EventValue = std::variant<int64_t, double, bool, std::string>;
-
-// One line of events.jsonl, which also gets the time. Keys of facts in use: step, duration_s,
-// state_digest, path, from, to (a range [from, to) of steps). Dots in a key make nested objects.
-struct Event {
-  std::string kind = {};    // "checkpoint_committed"
-  std::string reason = {};  // "end of epoch 3"
-  std::vector<std::pair<std::string, EventValue>> facts = {};
-};
 
 // The end of a run, or of this attempt at it.
 struct Outcome {
@@ -66,7 +38,7 @@ struct Outcome {
 };
 
 // The only writer of these files in a run directory. Thread-safe.
-class Recorder {
+class Recorder final : public RunLog {
  public:
   struct Options {
     std::filesystem::path run_dir = {};  // made if it does not exist
@@ -75,17 +47,10 @@ class Recorder {
 
   static absl::StatusOr<std::unique_ptr<Recorder>> Open(Options options);
 
-  // The training state is that after `step` now. Steps recorded beyond it will be repeated: an
-  // event names them and RecordStep writes them again.
-  void RestartAfter(int64_t step, const std::string& reason);
-
-  // Does nothing for a step that is recorded already.
-  void RecordStep(const StepMetrics& metrics);
-
-  void RecordEvent(const Event& event);
-
-  // One JSON object without a newline, for bad_samples.jsonl.
-  void RecordBadSample(std::string json);
+  void RestartAfter(int64_t step, const std::string& reason) override;
+  void RecordStep(const StepMetrics& metrics) override;
+  void RecordEvent(const Event& event) override;
+  void RecordBadSample(std::string json) override;
 
   // Replaces outcome.json. The one record whose loss is an error.
   absl::Status RecordOutcome(const Outcome& outcome);

@@ -101,8 +101,6 @@ absl::StatusOr<RunSetup> RunSetup::Join(fs::path run_dir, StartAction action,
                                         ResumeRequest resume) {
   ASSIGN_OR_RETURN(RunConfig config, LoadRunConfig(run_dir / "config.yaml"));
   ASSIGN_OR_RETURN(auto store, OpenStore(config, run_dir));
-  ASSIGN_OR_RETURN(const std::vector<int64_t> committed, store->CommittedSteps());
-  if (!committed.empty()) action = StartAction::kContinue;
   ASSIGN_OR_RETURN(Dataset dataset, Dataset::Load(config));
   ASSIGN_OR_RETURN(EpochPlan plan, PlanEpochs(config, dataset.train->size()));
   const int64_t target_step = TargetStep(config, plan.steps_per_epoch());
@@ -115,6 +113,11 @@ absl::StatusOr<RunSetup> RunSetup::Join(fs::path run_dir, StartAction action,
                   .target_step = target_step,
                   .action = action,
                   .resume = std::move(resume)};
+}
+
+absl::StatusOr<StartAction> RunSetup::NextAction() const {
+  ASSIGN_OR_RETURN(const std::vector<int64_t> committed, store->CommittedSteps());
+  return committed.empty() ? action : StartAction::kContinue;
 }
 
 }  // namespace albef

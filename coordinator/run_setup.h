@@ -43,10 +43,14 @@ struct RunSetup {
   // in the run directory has changed then, except that the folder and its lock exist.
   static absl::StatusOr<RunSetup> Prepare(RunRequest request);
 
-  // The same run as seen by a worker: another process prepared it and wrote RUN_DIR/config.yaml.
-  // `action` is what that process decided; checkpoints committed since then take precedence.
+  // The same run as seen by a worker: another process prepared it, decided `action` and wrote
+  // RUN_DIR/config.yaml.
   static absl::StatusOr<RunSetup> Join(std::filesystem::path run_dir, StartAction action,
                                        ResumeRequest resume);
+
+  // What starting from nothing but the run directory means now: `action`, unless checkpoints have
+  // been committed since it was decided.
+  absl::StatusOr<StartAction> NextAction() const;
 };
 
 }  // namespace albef

@@ -108,7 +108,9 @@ absl::StatusOr<std::unique_ptr<BatchStream>> OpenBatches(const RunConfig& config
   options.image_res = static_cast<int>(config.image_res);
   options.seed = config.seed;
   options.plan = request.plan;
-  options.virtual_rank_end = request.plan.value().virtual_ranks();
+  options.virtual_rank_begin = request.virtual_rank_begin;
+  options.virtual_rank_end =
+      request.virtual_rank_end.value_or(request.plan.value().virtual_ranks());
   options.start_iteration = request.start_iteration;
   options.end_iteration = request.end_iteration;
   options.num_threads = static_cast<int>(config.data.num_threads);

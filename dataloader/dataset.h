@@ -39,12 +39,14 @@ struct BatchRequest {
   std::shared_ptr<const SampleSource> source;
   std::shared_ptr<const WordPieceTokenizer> tokenizer;
   std::optional<EpochPlan> plan;  // required
+  int virtual_rank_begin = 0;
+  std::optional<int> virtual_rank_end;  // exclusive; absent: all
   int64_t start_iteration = 0;
   std::optional<int64_t> end_iteration;
   std::function<void(const BadSample&)> on_bad_sample;
 };
 
-// The batches of all virtual ranks, read and augmented as `config` says.
+// Batches read and augmented as `config` says.
 absl::StatusOr<std::unique_ptr<BatchStream>> OpenBatches(const RunConfig& config,
                                                          BatchRequest request);
 

@@ -36,13 +36,13 @@ void WarnOfOtherFacts(const std::map<std::string, std::string>& before,
   }
 }
 
-absl::Status RestoreNewest(const RunSetup& setup, Recorder& recorder, TrainState& state,
+absl::Status RestoreNewest(const RunSetup& setup, RunLog& log, TrainState& state,
                            const std::map<std::string, std::string>& facts) {
   const Clock::time_point start = Clock::now();
   ASSIGN_OR_RETURN(CheckpointStore::LoadResult result, setup.store->LoadNewestValid());
   for (const std::string& message : result.quarantined) {
     spdlog::warn("{}", message);
-    recorder.RecordEvent({.kind = "checkpoint_quarantined", .reason = message});
+    log.RecordEvent({.kind = "checkpoint_quarantined", .reason = message});
   }
   if (!result.checkpoint) {
     return absl::DataLossError(fmt::format(
@@ -53,8 +53,8 @@ absl::Status RestoreNewest(const RunSetup& setup, Recorder& recorder, TrainState
   const Manifest& manifest = result.checkpoint->manifest();
   WarnOfOtherFacts(manifest.info.facts, facts);
   const int64_t step = state.counters().iteration;
-  recorder.RestartAfter(step, "resumed from the newest valid checkpoint");
-  recorder.RecordEvent(
+  log.RestartAfter(step, "resumed from the newest valid checkpoint");
+  log.RecordEvent(
       {.kind = "resumed",
        .reason = result.checkpoint->directory().filename().string(),
        .facts = {{"step", step},
@@ -63,22 +63,22 @@ absl::Status RestoreNewest(const RunSetup& setup, Recorder& recorder, TrainState
   return absl::OkStatus();
 }
 
-absl::Status InitializeNew(const RunSetup& setup, Recorder& recorder, AlbefImpl& model) {
+absl::Status InitializeNew(const RunSetup& setup, RunLog& log, AlbefImpl& model) {
   ASSIGN_OR_RETURN(const std::vector<InitializationStep> steps,
                    InitializeModel(model, setup.config.init, setup.config.seed));
   for (const InitializationStep& step : steps) {
     spdlog::info("initialised what={} path={} {}", step.what, LogValue(step.path.string()),
                  step.report.Summary());
-    recorder.RecordEvent({.kind = "initialised",
-                          .reason = step.report.Summary(),
-                          .facts = {{"what", step.what}, {"path", step.path.string()}}});
+    log.RecordEvent({.kind = "initialised",
+                     .reason = step.report.Summary(),
+                     .facts = {{"what", step.what}, {"path", step.path.string()}}});
   }
   return absl::OkStatus();
 }
 
 // `--resume PATH`: the authors' checkpoint_XX.pth, which goes on at its next epoch, or a checkpoint
 // folder of ours.
-absl::Status Import(const RunSetup& setup, Recorder& recorder, TrainState& state) {
+absl::Status Import(const RunSetup& setup, RunLog& log, TrainState& state) {
   const std::filesystem::path& path = setup.resume.path;
   if (std::filesystem::is_directory(path)) {
     ASSIGN_OR_RETURN(const LoadedCheckpoint checkpoint, LoadedCheckpoint::Open(path));
@@ -91,31 +91,36 @@ absl::Status Import(const RunSetup& setup, Recorder& recorder, TrainState& state
                  progress.epoch, progress.updates, progress.unknown_classes.size());
   }
   const int64_t step = state.counters().iteration;
-  recorder.RestartAfter(step, "new run from " + path.string());
-  recorder.RecordEvent({.kind = "imported", .reason = path.string(), .facts = {{"step", step}}});
+  log.RestartAfter(step, "new run from " + path.string());
+  log.RecordEvent({.kind = "imported", .reason = path.string(), .facts = {{"step", step}}});
   return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<TrainState>> MakeInitialState(const RunSetup& setup,
-                                                             Recorder& recorder,
+absl::StatusOr<std::unique_ptr<TrainState>> MakeInitialState(const RunSetup& setup, RunLog& log,
                                                              torch::Device device) {
   Albef model(ModelOptions(setup.config));
   RETURN_IF_ERROR(setup.store->CleanUp());
   if (setup.action == StartAction::kNew) {
     // Lines of an attempt that was lost before its first checkpoint.
-    recorder.RestartAfter(0, "new run");
-    RETURN_IF_ERROR(InitializeNew(setup, recorder, *model));
+    log.RestartAfter(0, "new run");
+    RETURN_IF_ERROR(InitializeNew(setup, log, *model));
   }
   model->train();
   auto state = std::make_unique<TrainState>(model, StateOptions(setup.config, device));
   if (setup.action == StartAction::kContinue) {
-    RETURN_IF_ERROR(RestoreNewest(setup, recorder, *state, ComputeFacts(device)));
+    RETURN_IF_ERROR(RestoreNewest(setup, log, *state, ComputeFacts(device)));
   } else if (setup.action == StartAction::kImport) {
-    RETURN_IF_ERROR(Import(setup, recorder, *state));
+    RETURN_IF_ERROR(Import(setup, log, *state));
   }
   return state;
+}
+
+std::unique_ptr<TrainState> MakeBlankState(const RunSetup& setup, torch::Device device) {
+  Albef model(ModelOptions(setup.config));
+  model->train();
+  return std::make_unique<TrainState>(model, StateOptions(setup.config, device));
 }
 
 }  // namespace albef

@@ -8,7 +8,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
-#include "coordinator/recorder.h"
+#include "coordinator/run_log.h"
 #include "coordinator/run_setup.h"
 #include "model/train_state.h"
 
@@ -16,9 +16,11 @@ namespace albef {
 
 // Does what setup.action says, and records what was loaded, ignored, quarantined or will be
 // repeated.
-absl::StatusOr<std::unique_ptr<TrainState>> MakeInitialState(const RunSetup& setup,
-                                                             Recorder& recorder,
+absl::StatusOr<std::unique_ptr<TrainState>> MakeInitialState(const RunSetup& setup, RunLog& log,
                                                              torch::Device device);
+
+// A state of the right shapes whose values are about to be replaced.
+std::unique_ptr<TrainState> MakeBlankState(const RunSetup& setup, torch::Device device);
 
 }  // namespace albef
 

@@ -1,9 +1,8 @@
 #include "worker/pretrain_step.h"
 
 #include <chrono>
-#include <cmath>
+#include <utility>
 
-#include "comm/tree.h"
 #include "common/random.h"
 #include "common/status_macros.h"
 
@@ -27,110 +26,166 @@ class Laps {
   Clock::time_point last_ = start_;
 };
 
-std::vector<torch::Tensor> GradientArenas(const Arena& arena, int virtual_ranks) {
+std::vector<torch::Tensor> GradientArenas(const Arena& arena, int count) {
   std::vector<torch::Tensor> arenas = {arena.gradients()};
-  while (static_cast<int>(arenas.size()) < TreeStackDepth(virtual_ranks)) {
-    arenas.push_back(arena.NewFlat());
-  }
+  while (static_cast<int>(arenas.size()) < count) arenas.push_back(arena.NewFlat());
   return arenas;
 }
 
-// The host's copy of what the virtual ranks report.
-struct GateRecord {
-  bool finite = true;
-  double loss_mlm = 0, loss_itc = 0, loss_itm = 0;
-  double temperature = 0;
-};
-
-GateRecord ReadGate(const std::vector<torch::Tensor>& losses_V3, const torch::Tensor& non_finite,
-                    const torch::Tensor& temperature) {
-  const torch::Tensor mean_3 = torch::stack(losses_V3).to(torch::kDouble).mean(0);
-  const torch::Tensor words = torch::cat({mean_3, non_finite.to(torch::kDouble).reshape(1),
-                                          temperature.detach().to(torch::kDouble).reshape(1)})
-                                  .cpu();
-  const double* word = words.data_ptr<double>();
-  GateRecord record{.finite = word[3] == 0,
-                    .loss_mlm = word[0],
-                    .loss_itc = word[1],
-                    .loss_itm = word[2],
-                    .temperature = word[4]};
-  record.finite &= std::isfinite(word[0] + word[1] + word[2]);
-  return record;
+// Rows of a tensor (rows_per_rank · V, …) that belong to each worker.
+std::vector<torch::Tensor> RowsByWorker(const torch::Tensor& all, const std::vector<Slice>& slices,
+                                        int64_t rows_per_rank) {
+  std::vector<torch::Tensor> parts;
+  for (const Slice& slice : slices) {
+    parts.push_back(
+        all.narrow(0, slice.ranks.begin * rows_per_rank, slice.ranks.size() * rows_per_rank));
+  }
+  return parts;
 }
 
 }  // namespace
 
-PretrainStep::PretrainStep(TrainState* state, const Options& options)
+Place Place::Alone(int virtual_ranks) {
+  Place place;
+  place.slices = *DivideRanks(virtual_ranks, 1);
+  return place;
+}
+
+// One (rows, E) tensor per modality for all virtual ranks, complete once the works are done.
+struct PretrainStep::Gathering {
+  torch::Tensor image_NE, text_NE;
+  std::vector<Work> works;
+};
+
+PretrainStep::PretrainStep(TrainState* state, Options options, Place place)
     : state_(state),
-      options_(options),
-      num_gradient_arenas_(TreeStackDepth(options.virtual_ranks)),
-      sum_(GradientArenas(state->arena(), options.virtual_ranks), options.virtual_ranks) {}
+      options_(std::move(options)),
+      place_(std::move(place)),
+      num_gradient_arenas_(NumGradientArenas(place_.slices[static_cast<size_t>(place_.rank)])),
+      reduction_(place_.communicator, place_.slices,
+                 GradientArenas(state->arena(), num_gradient_arenas_), {}) {}
+
+PretrainStep::Gathering PretrainStep::GatherFeatures(
+    const std::vector<torch::Tensor>& image_feat_m,
+    const std::vector<torch::Tensor>& text_feat_m) const {
+  Gathering gathering;
+  const auto gather = [&](const char* name, const std::vector<torch::Tensor>& own) {
+    const torch::Tensor hosted = torch::cat(own);
+    if (!place_.communicator) return hosted;
+    torch::Tensor all = torch::empty({options_.virtual_ranks * options_.batch_size, hosted.size(1)},
+                                     hosted.options());
+    const std::vector<torch::Tensor> parts = RowsByWorker(all, place_.slices, options_.batch_size);
+    gathering.works.push_back(place_.communicator->AllGather(Lane::kMain, name, hosted, parts));
+    return all;
+  };
+  gathering.image_NE = gather("image features", image_feat_m);
+  gathering.text_NE = gather("text features", text_feat_m);
+  return gathering;
+}
+
+absl::StatusOr<torch::Tensor> PretrainStep::GatherGate(const torch::Tensor& records_NW) const {
+  if (!place_.communicator) return records_NW;
+  torch::Tensor records_VW =
+      torch::empty({options_.virtual_ranks, kGateWords}, records_NW.options());
+  const Work work = place_.communicator->AllGather(Lane::kMain, "gate", records_NW,
+                                                   RowsByWorker(records_VW, place_.slices, 1));
+  RETURN_IF_ERROR(work.Wait());
+  return records_VW;
+}
 
 absl::StatusOr<PretrainStep::Report> PretrainStep::Run(const InputSource& inputs) {
+  held_.reset();
   const int64_t iteration = state_->counters().iteration;
   const EpochPosition position = PositionOf(iteration, options_.steps_per_epoch);
   Report report{
-      .iteration = iteration,
+      .decision = {.iteration = iteration},
       .learning_rate = LearningRate(options_.schedule, position),
-      .alpha = DistillationWeight(options_.distillation, position, options_.steps_per_epoch)};
+      .alpha = DistillationWeight(options_.distillation, position, options_.steps_per_epoch),
+      .num_pairs = options_.virtual_ranks * options_.batch_size};
   PhaseSeconds& seconds = report.seconds;
   Laps laps;
   Albef model = state_->model();
   Arena& arena = state_->arena();
 
+  options_.enter(Section::kCompute);
   state_->Prologue();
   const torch::Tensor temperature = model->temperature.detach().clone();
   laps.Add(seconds.prologue);
 
-  std::vector<torch::Tensor> losses_V3, image_feat_m, text_feat_m;
-  for (int v = 0; v < options_.virtual_ranks; ++v) {
+  const RankRange hosted = place_.hosted();
+  std::vector<torch::Tensor> losses_N3, image_feat_m, text_feat_m;
+  std::optional<Gathering> gathering;
+  for (int64_t v = hosted.begin; v < hosted.end; ++v) {
+    options_.enter(Section::kData);
     absl::StatusOr<PretrainInputs> batch = inputs(v);
     if (!batch.ok()) {
-      sum_.Reset();
+      reduction_.Reset();
       return batch.status();
     }
-    report.num_pairs += batch->image_BCHW.size(0);
     laps.Add(seconds.data_wait);
 
+    options_.enter(Section::kCompute);
     torch::manual_seed(RandomStream(options_.seed, RandomPurpose::kCompute,
                                     static_cast<uint64_t>(iteration), static_cast<uint32_t>(v))
                            .Next32());
     const PretrainOutput output = model->Forward(*batch, report.alpha);
-    losses_V3.push_back(torch::stack(
+    losses_N3.push_back(torch::stack(
         {output.loss_mlm.detach(), output.loss_itc.detach(), output.loss_itm.detach()}));
     image_feat_m.push_back(output.image_feat_m_BE);
     text_feat_m.push_back(output.text_feat_m_BE);
+    if (v + 1 == hosted.end) gathering = GatherFeatures(image_feat_m, text_feat_m);
     laps.Add(seconds.forward);
 
-    arena.BindGradients(sum_.Leaf());
-    sum_.Leaf().zero_();
+    arena.BindGradients(reduction_.Leaf());
+    reduction_.Leaf().zero_();
     (output.loss_mlm + output.loss_itc + output.loss_itm).backward();
     laps.Add(seconds.backward);
 
-    sum_.AddLeaf();
+    reduction_.AddLeaf();
     laps.Add(seconds.reduction);
   }
-  arena.BindGradients(sum_.Mean());
-  const torch::Tensor image_feat_m_NE = torch::cat(image_feat_m);
-  const torch::Tensor text_feat_m_NE = torch::cat(text_feat_m);
+
+  options_.enter(Section::kExchange);
+  ASSIGN_OR_RETURN(const torch::Tensor mean, reduction_.Finish());
+  for (const Work& work : gathering->works) RETURN_IF_ERROR(work.Wait());
+  arena.BindGradients(mean);
   laps.Add(seconds.reduction);
 
-  const GateRecord gate = ReadGate(losses_V3, NonFiniteFlag(arena.gradients()), temperature);
-  report.loss_mlm = gate.loss_mlm;
-  report.loss_itc = gate.loss_itc;
-  report.loss_itm = gate.loss_itm;
-  report.temperature = gate.temperature;
-  report.committed = gate.finite;
+  const Held held{.learning_rate = report.learning_rate,
+                  .image_feat_m_NE = gathering->image_NE,
+                  .text_feat_m_NE = gathering->text_NE};
+  const torch::Tensor records_NW = GateRecords(losses_N3, NonFiniteFlag(arena.gradients()),
+                                               temperature, options_.raised_flags());
+  const absl::StatusOr<torch::Tensor> records_VW = GatherGate(records_NW);
+  if (!records_VW.ok()) {
+    held_ = held;
+    return records_VW.status();
+  }
+  report.decision = Decide(iteration, *records_VW);
   laps.Add(seconds.gate);
 
-  if (report.committed) {
-    state_->Commit(report.learning_rate, image_feat_m_NE, text_feat_m_NE);
-  } else {
-    state_->Skip();
-  }
+  options_.enter(Section::kCompute);
+  Commit(report.decision, held);
   laps.Add(seconds.commit);
   seconds.total = laps.total();
   return report;
+}
+
+void PretrainStep::Apply(const GateDecision& decision) {
+  TORCH_CHECK(held_, "step: expected a held iteration to apply a decision to");
+  TORCH_CHECK(decision.iteration == state_->counters().iteration,
+              "step: expected a decision about ", state_->counters().iteration, ", got one about ",
+              decision.iteration);
+  Commit(decision, *held_);
+  held_.reset();
+}
+
+void PretrainStep::Commit(const GateDecision& decision, const Held& held) {
+  if (decision.committed) {
+    state_->Commit(held.learning_rate, held.image_feat_m_NE, held.text_feat_m_NE);
+  } else {
+    state_->Skip();
+  }
 }
 
 }  // namespace albef

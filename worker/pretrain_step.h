@@ -1,36 +1,65 @@
-// One iteration of pretraining over all virtual ranks (design §4, The step).
+// One iteration of pretraining over the virtual ranks that this worker hosts, together with the
+// other workers of its generation (design §4, The step).
 //
 //   1. Prologue: clamp τ, move the teacher.
-//   2. For each virtual rank: seed the generators, forward, backward into an arena of its own.
-//   3. Mean of the gradients in tree order.
-//   4. Gate: one copy of all losses and flags to the host, the iteration's only wait for the
-//   device.
+//   2. For each hosted virtual rank: seed the generators, forward, backward into an arena of its
+//      own. Teacher features of all virtual ranks are gathered meanwhile.
+//   3. Mean of all virtual ranks' gradients in tree order, beside the last backward.
+//   4. Gate: a few words per virtual rank go to all workers; one copy of them to the host is the
+//      iteration's only wait for the device.
 //   5. Commit, or skip where a loss or gradient is not finite.
 //
-// The result is a function of state, inputs and options alone. Not thread-safe.
+// A worker contributes to the gate only when it holds the mean gradient and all gathered features,
+// so that whoever misses the decision can still be told it and end the iteration as the others did.
+//
+// The result is a function of state, inputs and options alone; neither the number of workers nor
+// what failed before changes a bit. Not thread-safe.
 #ifndef ALBEF_WORKER_PRETRAIN_STEP_H_
 #define ALBEF_WORKER_PRETRAIN_STEP_H_
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "comm/tree_sum.h"
+#include "comm/communicator.h"
+#include "comm/slices.h"
+#include "comm/tree_reduction.h"
 #include "model/albef.h"
 #include "model/schedule.h"
 #include "model/train_state.h"
+#include "worker/gate.h"
+#include "worker/section.h"
 
 namespace albef {
+
+// A worker among the members of a generation.
+struct Place {
+  Communicator* communicator = nullptr;  // null for a lone worker
+  int64_t generation = 0;
+  int rank = 0;
+  std::vector<Slice> slices;  // of all ranks
+
+  // The only worker.
+  static Place Alone(int virtual_ranks);
+
+  const RankRange& hosted() const { return slices[static_cast<size_t>(rank)].ranks; }
+};
 
 class PretrainStep {
  public:
   struct Options {
     uint64_t seed = 0;
     int virtual_ranks = 1;
+    int64_t batch_size = 1;  // pairs of one virtual rank
     int64_t steps_per_epoch = 1;
     ScheduleOptions schedule;
     DistillationOptions distillation;
+    // Flags to raise, asked at the gate.
+    std::function<uint32_t()> raised_flags = [] { return 0U; };
+    // Told what the worker is busy with.
+    std::function<void(Section)> enter = [](Section) {};
   };
 
   // Wall time on the host. On a GPU work is queued, so it shows up where the host waits: at the
@@ -40,44 +69,62 @@ class PretrainStep {
     double prologue = 0;
     double forward = 0;
     double backward = 0;
-    double reduction = 0;
-    double gate = 0;
+    double reduction = 0;  // what is left of it after the last backward
+    double gate = 0;       // waiting for the slowest worker included
     double commit = 0;
     double total = 0;
   };
 
   struct Report {
-    int64_t iteration = 0;  // of this step, counted from 0
-    bool committed = false;
-    // Means over the virtual ranks.
-    double loss_mlm = 0;
-    double loss_itc = 0;
-    double loss_itm = 0;
-    double temperature = 0;  // used in the step
+    GateDecision decision;
     double learning_rate = 0;
     double alpha = 0;
-    int64_t num_pairs = 0;
+    int64_t num_pairs = 0;  // of all virtual ranks
     PhaseSeconds seconds;
   };
 
   // `inputs(v)` yields virtual rank v's batch of this iteration, asked in ascending order.
-  using InputSource = std::function<absl::StatusOr<PretrainInputs>(int virtual_rank)>;
+  using InputSource = std::function<absl::StatusOr<PretrainInputs>(int64_t virtual_rank)>;
 
-  // `state` must outlive the step.
-  PretrainStep(TrainState* state, const Options& options);
+  // `state` and the communicator must outlive the step.
+  PretrainStep(TrainState* state, Options options, Place place);
 
-  // An error is the input source's; the state then is as before but for the prologue, which does
-  // not act twice.
+  // Runs one iteration. An error is the input source's or the
+  // communicator's; the state then is as before but for the prologue, which does not act twice, and
+  // holds_iteration() says whether Apply() can still end the iteration.
   absl::StatusOr<Report> Run(const InputSource& inputs);
 
+  // The last Run() failed at its gate, with all in hand that the decision needs.
+  bool holds_iteration() const { return held_.has_value(); }
+
+  // Ends the held iteration. `decision` must be about it.
+  void Apply(const GateDecision& decision);
+
   // Gradient arenas held, the state's own included.
-  int64_t num_gradient_arenas() const { return num_gradient_arenas_; }
+  int num_gradient_arenas() const { return num_gradient_arenas_; }
 
  private:
+  // What a commit takes besides the mean gradient.
+  struct Held {
+    double learning_rate;
+    torch::Tensor image_feat_m_NE;  // of all virtual ranks
+    torch::Tensor text_feat_m_NE;
+  };
+
+  void Commit(const GateDecision& decision, const Held& held);
+
+  // The hosted virtual ranks' features on their way to all workers.
+  struct Gathering;
+  Gathering GatherFeatures(const std::vector<torch::Tensor>& image_feat_m,
+                           const std::vector<torch::Tensor>& text_feat_m) const;
+  absl::StatusOr<torch::Tensor> GatherGate(const torch::Tensor& records_NW) const;
+
   TrainState* const state_;
   const Options options_;
-  const int64_t num_gradient_arenas_;
-  TreeSum sum_;
+  const Place place_;
+  const int num_gradient_arenas_;
+  TreeReduction reduction_;
+  std::optional<Held> held_;
 };
 
 }  // namespace albef

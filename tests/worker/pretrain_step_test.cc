@@ -27,13 +27,14 @@ PretrainStep::Options StepOptions() {
   PretrainStep::Options options;
   options.seed = 5;
   options.virtual_ranks = kRanks;
+  options.batch_size = 4;
   options.steps_per_epoch = 4;
   options.schedule.warmup_lr = 1e-3;
   return options;
 }
 
 // The batch of a virtual rank as a function of the iteration.
-PretrainInputs Inputs(int64_t iteration, int rank) {
+PretrainInputs Inputs(int64_t iteration, int64_t rank) {
   torch::manual_seed(static_cast<uint64_t>(1000 * iteration + rank));
   PretrainInputs inputs;
   inputs.image_BCHW = torch::randn({4, 3, 16, 16});
@@ -48,7 +49,7 @@ PretrainInputs Inputs(int64_t iteration, int rank) {
 PretrainStep::Report RunStep(PretrainStep& step, const TrainState& state) {
   const int64_t iteration = state.counters().iteration;
   return *step.Run(
-      [&](int rank) -> absl::StatusOr<PretrainInputs> { return Inputs(iteration, rank); });
+      [&](int64_t rank) -> absl::StatusOr<PretrainInputs> { return Inputs(iteration, rank); });
 }
 
 void ExpectSameBits(const TrainState& a, const TrainState& b) {
@@ -61,11 +62,12 @@ void ExpectSameBits(const TrainState& a, const TrainState& b) {
 
 TEST(PretrainStep, IsAFunctionOfStateAndInputs) {
   const auto a = NewState(), b = NewState();
-  PretrainStep step_a(a.get(), StepOptions()), step_b(b.get(), StepOptions());
+  PretrainStep step_a(a.get(), StepOptions(), Place::Alone(kRanks)),
+      step_b(b.get(), StepOptions(), Place::Alone(kRanks));
   for (int i = 0; i < 5; ++i) {
     const PretrainStep::Report report = RunStep(step_a, *a);
-    EXPECT_TRUE(report.committed);
-    EXPECT_EQ(report.iteration, i);
+    EXPECT_TRUE(report.decision.committed);
+    EXPECT_EQ(report.decision.iteration, i);
     EXPECT_EQ(report.num_pairs, 4 * kRanks);
     torch::rand(17);  // whatever else draws from the generators does not matter
     RunStep(step_b, *b);
@@ -76,10 +78,11 @@ TEST(PretrainStep, IsAFunctionOfStateAndInputs) {
 
 TEST(PretrainStep, AnErrorOfTheInputsLeavesNothingBehind) {
   const auto undisturbed = NewState(), disturbed = NewState();
-  PretrainStep step(undisturbed.get(), StepOptions()), retried(disturbed.get(), StepOptions());
+  PretrainStep step(undisturbed.get(), StepOptions(), Place::Alone(kRanks)),
+      retried(disturbed.get(), StepOptions(), Place::Alone(kRanks));
   for (int i = 0; i < 3; ++i) {
     RunStep(step, *undisturbed);
-    const auto failed = retried.Run([&](int rank) -> absl::StatusOr<PretrainInputs> {
+    const auto failed = retried.Run([&](int64_t rank) -> absl::StatusOr<PretrainInputs> {
       if (rank == 2) return absl::UnavailableError("disk");
       return Inputs(disturbed->counters().iteration, rank);
     });
@@ -91,20 +94,20 @@ TEST(PretrainStep, AnErrorOfTheInputsLeavesNothingBehind) {
 
 TEST(PretrainStep, SkipsAStepWhereOneRankIsNotFinite) {
   const auto state = NewState(), expected = NewState();
-  PretrainStep step(state.get(), StepOptions());
-  const auto report = step.Run([&](int rank) -> absl::StatusOr<PretrainInputs> {
+  PretrainStep step(state.get(), StepOptions(), Place::Alone(kRanks));
+  const auto report = step.Run([&](int64_t rank) -> absl::StatusOr<PretrainInputs> {
     PretrainInputs inputs = Inputs(0, rank);
     if (rank == 1) inputs.image_BCHW[0][0][0][0] = std::numeric_limits<float>::quiet_NaN();
     return inputs;
   });
   ASSERT_TRUE(report.ok());
-  EXPECT_FALSE(report->committed);
+  EXPECT_FALSE(report->decision.committed);
   EXPECT_EQ(state->counters(), (StepCounters{.iteration = 1, .updates = 0, .ema_updates = 1}));
   // Weights, moments and queues are those of a state that saw the prologue alone.
   expected->Prologue();
   expected->Skip();
   ExpectSameBits(*expected, *state);
-  EXPECT_TRUE(RunStep(step, *state).committed);
+  EXPECT_TRUE(RunStep(step, *state).decision.committed);
 }
 
 TEST(NormalizeImages, EqualsTheDataloadersReferenceBitForBit) {
