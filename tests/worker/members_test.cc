@@ -1,0 +1,205 @@
+// Several members of a generation, as threads, against a lone worker: the same bits.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "comm/local_communicator.h"
+#include "model/initialization.h"
+#include "tests/model/tiny_model.h"
+#include "worker/pretrain_step.h"
+#include "worker/state_transfer.h"
+
+namespace albef {
+namespace {
+
+constexpr int kVirtualRanks = 4;
+constexpr int kIterations = 3;
+
+std::unique_ptr<TrainState> NewState(uint64_t seed) {
+  Albef model(TinyModelOptions(/*queue_size=*/20));
+  InitializeRandomly(*model, seed);
+  model->train();
+  return std::make_unique<TrainState>(model, TrainStateOptions());
+}
+
+// LibTorch's generator belongs to the process, so ranks that are threads take turns from their
+// first batch of an iteration until all that they draw is drawn.
+class Turn {
+ public:
+  explicit Turn(std::mutex* mutex) : lock_(*mutex, std::defer_lock) {}
+
+  void Enter(Section section) {
+    if (section == Section::kData && !lock_.owns_lock()) lock_.lock();
+    if (section == Section::kExchange && lock_.owns_lock()) lock_.unlock();
+  }
+
+ private:
+  std::unique_lock<std::mutex> lock_;
+};
+
+PretrainStep::Options StepOptions(Turn* turn) {
+  PretrainStep::Options options;
+  options.seed = 5;
+  options.virtual_ranks = kVirtualRanks;
+  options.batch_size = 4;
+  options.steps_per_epoch = 4;
+  options.schedule.warmup_lr = 1e-3;
+  options.enter = [turn](Section section) { turn->Enter(section); };
+  return options;
+}
+
+PretrainInputs Inputs(int64_t iteration, int64_t rank) {
+  torch::manual_seed(static_cast<uint64_t>(1000 * iteration + rank));
+  PretrainInputs inputs;
+  inputs.image_BCHW = torch::randn({4, 3, 16, 16});
+  inputs.input_ids_BT = torch::randint(5, 40, {4, 6}, torch::kLong);
+  inputs.attention_mask_BT = torch::ones({4, 6}, torch::kLong);
+  inputs.mlm_input_ids_BT = inputs.input_ids_BT.clone();
+  inputs.masked_index_N = torch::tensor({1, 8, 15}, torch::kLong);
+  inputs.masked_label_N = inputs.input_ids_BT.flatten().index_select(0, inputs.masked_index_N);
+  return inputs;
+}
+
+absl::StatusOr<PretrainStep::Report> RunStep(PretrainStep& step, const TrainState& state) {
+  const int64_t iteration = state.counters().iteration;
+  return step.Run(
+      [&](int64_t rank) -> absl::StatusOr<PretrainInputs> { return Inputs(iteration, rank); });
+}
+
+// What a lone worker makes of it: the state, and the decision about each iteration.
+struct Expected {
+  std::unique_ptr<TrainState> state = NewState(3);
+  std::vector<GateDecision> decisions;
+
+  explicit Expected(int iterations) {
+    std::mutex mutex;
+    Turn turn(&mutex);
+    PretrainStep step(state.get(), StepOptions(&turn), Place::Alone(kVirtualRanks));
+    for (int i = 0; i < iterations; ++i) decisions.push_back(RunStep(step, *state)->decision);
+  }
+};
+
+// Runs `body(place, turn)` on a thread per member.
+void RunMembers(LocalGroup& group, int size, const std::function<void(Place, Turn&)>& body) {
+  std::mutex mutex;
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < size; ++rank) {
+    threads.emplace_back([&, rank] {
+      at::set_num_threads(1);
+      Turn turn(&mutex);
+      body({.communicator = &group.communicator(rank),
+            .generation = 1,
+            .rank = rank,
+            .slices = *DivideRanks(kVirtualRanks, size)},
+           turn);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+Hash128 Digest(const TrainState& state) { return *DigestOf(state, 1); }
+
+class Members : public ::testing::TestWithParam<int> {};
+
+TEST_P(Members, ReachTheStateOfALoneWorker) {
+  const Expected expected(kIterations);
+  const int size = GetParam();
+  LocalGroup group(size);
+  std::vector<Hash128> digests(static_cast<size_t>(size));
+  RunMembers(group, size, [&](const Place& place, Turn& turn) {
+    const auto state = NewState(3);
+    PretrainStep step(state.get(), StepOptions(&turn), place);
+    for (int i = 0; i < kIterations; ++i) {
+      const auto report = RunStep(step, *state);
+      ASSERT_TRUE(report.ok()) << report.status();
+      EXPECT_EQ(report->decision, expected.decisions[static_cast<size_t>(i)]);
+      EXPECT_EQ(report->num_pairs, 4 * kVirtualRanks);
+    }
+    digests[static_cast<size_t>(place.rank)] = Digest(*state);
+  });
+  for (const Hash128& digest : digests) EXPECT_EQ(ToHex(digest), ToHex(Digest(*expected.state)));
+}
+
+INSTANTIATE_TEST_SUITE_P(UpToOnePerVirtualRank, Members, ::testing::Range(2, kVirtualRanks + 1));
+
+// One bucket holds the tiny arena: features of images and texts, the gradients' two operations,
+// then the gate.
+constexpr int64_t kGateOperation = 4;
+
+TEST(MembersThatFail, AtTheGateHoldTheIterationAndCanEndItAsTheOthersDid) {
+  const Expected expected(1);
+  LocalGroup group(2);
+  group.FailAt(1, kGateOperation, absl::UnavailableError("connection reset"));
+  RunMembers(group, 2, [&](const Place& place, Turn& turn) {
+    const auto state = NewState(3);
+    PretrainStep step(state.get(), StepOptions(&turn), place);
+    EXPECT_FALSE(RunStep(step, *state).ok());
+    ASSERT_TRUE(step.holds_iteration()) << "rank " << place.rank;
+    EXPECT_EQ(state->counters().iteration, 0);
+    step.Apply(expected.decisions[0]);
+    EXPECT_FALSE(step.holds_iteration());
+    EXPECT_EQ(ToHex(Digest(*state)), ToHex(Digest(*expected.state)));
+  });
+}
+
+TEST(MembersThatFail, BeforeTheGateRepeatTheIterationWithoutATrace) {
+  const Expected expected(1);
+  for (int64_t operation = 0; operation < kGateOperation; ++operation) {
+    LocalGroup group(2);
+    group.FailAt(1, operation, absl::UnavailableError("connection reset"));
+    RunMembers(group, 2, [&](const Place& place, Turn& turn) {
+      const auto state = NewState(3);
+      {
+        PretrainStep step(state.get(), StepOptions(&turn), place);
+        EXPECT_FALSE(RunStep(step, *state).ok());
+        EXPECT_FALSE(step.holds_iteration());
+      }
+      // The survivor goes on alone.
+      PretrainStep step(state.get(), StepOptions(&turn), Place::Alone(kVirtualRanks));
+      ASSERT_TRUE(RunStep(step, *state).ok());
+      EXPECT_EQ(ToHex(Digest(*state)), ToHex(Digest(*expected.state))) << "operation " << operation;
+    });
+  }
+}
+
+TEST(StateTransfer, GivesReceiversTheWholeStateAndLeavesOthersAlone) {
+  const Expected expected(2);
+  LocalGroup group(3);
+  RunMembers(group, 3, [&](const Place& place, Turn&) {
+    // Rank 1 has the state, rank 2 gets it, rank 0 is no part of it.
+    const auto blank = NewState(8);
+    const Hash128 before = Digest(*blank);
+    if (place.rank == 1) {
+      EXPECT_TRUE(SendState(*expected.state, {2}, *place.communicator).ok());
+    } else if (place.rank == 2) {
+      EXPECT_TRUE(ReceiveState(*blank, 1, *place.communicator).ok());
+      EXPECT_EQ(ToHex(Digest(*blank)), ToHex(Digest(*expected.state)));
+      EXPECT_EQ(blank->counters(), expected.state->counters());
+    } else {
+      EXPECT_EQ(ToHex(Digest(*blank)), ToHex(before));
+    }
+  });
+}
+
+TEST(StateTransfer, ThatBreaksOffLeavesTheReceiverAsItWas) {
+  const Expected expected(1);
+  LocalGroup group(2);
+  group.FailAt(0, 0, absl::UnavailableError("donor is gone"));
+  RunMembers(group, 2, [&](const Place& place, Turn&) {
+    const auto blank = NewState(8);
+    const Hash128 before = Digest(*blank);
+    if (place.rank == 0) {
+      EXPECT_FALSE(SendState(*expected.state, {1}, *place.communicator).ok());
+    } else {
+      EXPECT_FALSE(ReceiveState(*blank, 0, *place.communicator).ok());
+      EXPECT_EQ(ToHex(Digest(*blank)), ToHex(before));
+    }
+  });
+}
+
+}  // namespace
+}  // namespace albef
