@@ -12,6 +12,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "common/status_macros.h"
 #include "formats/pickle_text.h"
+#include "formats/utf8.h"
 
 namespace albef {
 namespace {
@@ -208,8 +209,9 @@ absl::Status PickleMachine::AddItems(Values values, PickleNode::Items& items) {
       return Error(fmt::format("a key of more than {} bytes", kMaxKeyBytes));
     }
     if (!items.Add(values[i], std::move(values[i + 1]))) {
-      return Error(kind == Kind::kInt ? fmt::format("key {} is given twice", *values[i].AsInt())
-                                      : fmt::format("key {:?} is given twice", values[i].text()));
+      return Error(kind == Kind::kInt
+                       ? fmt::format("key {} is given twice", *values[i].AsInt())
+                       : fmt::format("key {} is given twice", Quoted(values[i].text())));
     }
   }
   return absl::OkStatus();

@@ -1,4 +1,5 @@
-// The mutable inside of pickle values, for the code that builds them (pickle_machine.cc, pickle_value.cc).
+// The mutable inside of pickle values, for the code that builds them (pickle_machine.cc,
+// pickle_value.cc).
 #ifndef ALBEF_FORMATS_PICKLE_NODE_H_
 #define ALBEF_FORMATS_PICKLE_NODE_H_
 

@@ -1,7 +1,5 @@
 #include "formats/pickle_text.h"
 
-#include <simdjson.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cstring>
@@ -76,8 +74,6 @@ std::optional<std::string> Unescape(std::string_view raw, const Escapes& escapes
 }
 
 }  // namespace
-
-bool IsUtf8(std::string_view text) { return simdjson::validate_utf8(text.data(), text.size()); }
 
 std::optional<std::string> UnescapePython2(std::string_view quoted) {
   return Unescape(quoted, {.kinds = "\\'\"nrtx", .keep_unknown = false, .latin1 = false});

@@ -10,8 +10,6 @@
 
 namespace albef {
 
-bool IsUtf8(std::string_view text);
-
 // What is between the quotes of STRING: the repr of Python 2's str.
 std::optional<std::string> UnescapePython2(std::string_view quoted);
 

@@ -7,6 +7,7 @@
 
 #include "common/status_macros.h"
 #include "formats/pickle_node.h"
+#include "formats/utf8.h"
 
 namespace albef {
 namespace {
@@ -35,8 +36,8 @@ absl::StatusOr<PickleValue> FindKey(const PickleValue& value, const PickleNode::
   for (size_t i = 0; i < std::min(items->list.size(), kMaxShown); ++i) {
     const PickleValue& other = items->list[i].first;
     present += i == 0 ? "" : ", ";
-    present += other.kind() == Kind::kInt ? fmt::format("{}", *other.AsInt())
-                                          : fmt::format("{:?}", other.text());
+    present +=
+        other.kind() == Kind::kInt ? fmt::format("{}", *other.AsInt()) : Quoted(other.text());
   }
   return absl::NotFoundError(fmt::format("no key {} among the {} there are ({}{})", shown_key,
                                          items->list.size(), present,
@@ -249,7 +250,7 @@ std::span<const PickleValue::Item> PickleValue::items() const {
 }
 
 absl::StatusOr<PickleValue> PickleValue::Find(std::string_view key) const {
-  return FindKey(*this, key, fmt::format("{:?}", key));
+  return FindKey(*this, key, Quoted(key));
 }
 
 absl::StatusOr<PickleValue> PickleValue::Find(int64_t key) const {

@@ -9,6 +9,7 @@
 #include "formats/pickle.h"
 #include "formats/pth.h"
 #include "formats/pth_tensors.h"
+#include "formats/utf8.h"
 #include "formats/zip.h"
 
 namespace albef {
@@ -113,9 +114,9 @@ absl::StatusOr<Loaded> LoadOld(Bytes bytes, const std::string& name) {
     const PthStorages::Storage* storage = storages.Describe(key);
     if (storage == nullptr) {
       return absl::InvalidArgumentError(
-          fmt::format("{}: storage {:?} is not referred to, so that its element type is "
+          fmt::format("{}: storage {} is not referred to, so that its element type is "
                       "not known",
-                      name, key));
+                      name, Quoted(key)));
     }
     uint64_t elements = 0;
     if (rest.size() >= sizeof(elements)) {
@@ -125,10 +126,11 @@ absl::StatusOr<Loaded> LoadOld(Bytes bytes, const std::string& name) {
     if (elements > rest.size() / storage->type->element_bytes ||
         elements * storage->type->element_bytes != storage->bytes) {
       return absl::InvalidArgumentError(fmt::format(
-          "{}: storage {:?} of {} bytes is truncated or damaged", name, key, storage->bytes));
+          "{}: storage {} of {} bytes is truncated or damaged", name, Quoted(key), storage->bytes));
     }
     if (!data.emplace(key, rest.first(storage->bytes)).second) {
-      return absl::InvalidArgumentError(fmt::format("{}: storage {:?} is there twice", name, key));
+      return absl::InvalidArgumentError(
+          fmt::format("{}: storage {} is there twice", name, Quoted(key)));
     }
     rest = rest.subspan(storage->bytes);
   }
@@ -136,7 +138,7 @@ absl::StatusOr<Loaded> LoadOld(Bytes bytes, const std::string& name) {
     const auto found = data.find(key);
     if (found == data.end()) {
       return absl::InvalidArgumentError(
-          fmt::format("{}: storage {:?} is not in the file", name, key));
+          fmt::format("{}: storage {} is not in the file", name, Quoted(key)));
     }
     return found->second;
   });

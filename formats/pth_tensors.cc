@@ -10,6 +10,7 @@
 
 #include "common/status_macros.h"
 #include "formats/pickle_node.h"
+#include "formats/utf8.h"
 
 namespace albef {
 namespace {
@@ -65,9 +66,9 @@ absl::StatusOr<std::optional<StorageId>> ParseStorageId(const PickleValue& persi
   }
   if (parts.size() == 6 && !parts[5].is_none()) {
     return absl::InvalidArgumentError(
-        fmt::format("storage {:?} is a view of another, which PyTorch has not written "
+        fmt::format("storage {} is a view of another, which PyTorch has not written "
                     "since 0.4; load and save the file with a newer version",
-                    *key));
+                    Quoted(*key)));
   }
   return StorageId{.type = type, .key = std::string(*key), .bytes = bytes};
 }
@@ -192,7 +193,7 @@ class TensorBuilder {
 
     const absl::StatusOr<Description> description = Describe(*id, *dtype, args.subspan(1));
     if (!description.ok()) {
-      return Named(fmt::format("{}: tensor in storage {:?}", storages_.name(), id->key),
+      return Named(fmt::format("{}: tensor in storage {}", storages_.name(), Quoted(id->key)),
                    description.status());
     }
     ASSIGN_OR_RETURN(PickleTensor tensor, Build(*id, *dtype, *description));
@@ -253,9 +254,9 @@ class TensorBuilder {
     if (copy == nullptr) {
       if (bytes > copy_budget_) {
         return absl::InvalidArgumentError(
-            fmt::format("{}: tensor in storage {:?}: repeating elements by strides makes "
+            fmt::format("{}: tensor in storage {}: repeating elements by strides makes "
                         "it much larger than the file",
-                        storages_.name(), id.key));
+                        storages_.name(), Quoted(id.key)));
       }
       copy_budget_ -= bytes;
       copy = std::make_shared<const std::vector<std::byte>>(
@@ -286,7 +287,7 @@ absl::StatusOr<PthStorages> PthStorages::Collect(const PickleValue& root, std::s
         storages.storages_.emplace(id->key, Storage{id->type, id->bytes, {}, {}});
     if (!is_new && (place->second.type != id->type || place->second.bytes != id->bytes)) {
       return absl::InvalidArgumentError(
-          fmt::format("{}: storage {:?} has two descriptions", storages.name_, id->key));
+          fmt::format("{}: storage {} has two descriptions", storages.name_, Quoted(id->key)));
     }
   }
   return storages;
@@ -304,7 +305,7 @@ absl::StatusOr<const PthStorages::Storage*> PthStorages::Load(const std::string&
     ASSIGN_OR_RETURN(const Bytes data, find_(key));
     if (data.size() != storage.bytes) {
       return absl::InvalidArgumentError(
-          fmt::format("{}: storage {:?} should have {} bytes, the file has {}", name_, key,
+          fmt::format("{}: storage {} should have {} bytes, the file has {}", name_, Quoted(key),
                       storage.bytes, data.size()));
     }
     storage.data = data;

@@ -10,6 +10,7 @@
 #include "formats/pickle_opcodes.h"
 #include "formats/pth.h"
 #include "formats/torch_types.h"
+#include "formats/utf8.h"
 #include "formats/zip.h"
 #include "formats/zip_format.h"
 
@@ -26,7 +27,7 @@ std::string KeyText(const PickleValue& key) {
   if (const absl::StatusOr<int64_t> number = key.AsInt(); number.ok()) {
     return fmt::format("[{}]", *number);
   }
-  return fmt::format("[{:?}]", key.text());
+  return fmt::format("[{}]", Quoted(key.text()));
 }
 
 // Writes protocol 2 with no other globals than OrderedDict, _rebuild_tensor_v2 and storage classes,

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/status_macros.h"
+#include "formats/utf8.h"
 
 namespace albef {
 namespace {
@@ -201,8 +202,6 @@ absl::Status Named(const std::string& name, const absl::Status& status) {
 
 std::string JsonString(std::string_view text) { return nlohmann::json(text).dump(); }
 
-bool IsUtf8(std::string_view text) { return simdjson::validate_utf8(text.data(), text.size()); }
-
 }  // namespace
 
 absl::StatusOr<SafetensorsFile> SafetensorsFile::Parse(std::span<const std::byte> bytes,
@@ -283,8 +282,8 @@ absl::StatusOr<std::string> SafetensorsHeader(std::span<const NamedTensor> tenso
   for (const auto& [name, tensor] : tensors) {
     if (!IsUtf8(name) || name == kMetadataKey || !seen.emplace(name, true).second) {
       return absl::InvalidArgumentError(fmt::format(
-          "cannot name a safetensors tensor {:?}: names are unique, valid UTF-8 and not {}", name,
-          kMetadataKey));
+          "cannot name a safetensors tensor {}: names are unique, valid UTF-8 and not {}",
+          Quoted(name), kMetadataKey));
     }
     const std::optional<size_t> bytes = ByteSize(tensor.dtype, tensor.shape);
     if (bytes != tensor.bytes.size()) {

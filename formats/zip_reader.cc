@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/status_macros.h"
+#include "formats/utf8.h"
 #include "formats/zip.h"
 #include "formats/zip_format.h"
 
@@ -138,7 +139,7 @@ absl::StatusOr<std::vector<Record>> ReadDirectory(Bytes file, const Directory& d
                   .local_begin = zip::Load<uint32_t>(rest, 42)};
     const Bytes extra = rest.subspan(zip::kCentralBytes + name_bytes, extra_bytes);
     if (absl::Status status = ReadZip64(extra, record); !status.ok()) {
-      return Error(fmt::format("entry {:?}: {}", record.name, std::string(status.message())));
+      return Error(fmt::format("entry {}: {}", Quoted(record.name), std::string(status.message())));
     }
     records.push_back(std::move(record));
     rest = rest.subspan(total);
@@ -148,8 +149,8 @@ absl::StatusOr<std::vector<Record>> ReadDirectory(Bytes file, const Directory& d
   for (const Record& record : records) {
     if (record.local_begin > directory.begin ||
         zip::kLocalBytes > directory.begin - record.local_begin) {
-      return Error(fmt::format("entry {:?} begins at {}, not before the directory at {}",
-                               record.name, record.local_begin, directory.begin));
+      return Error(fmt::format("entry {} begins at {}, not before the directory at {}",
+                               Quoted(record.name), record.local_begin, directory.begin));
     }
   }
   return records;
@@ -158,7 +159,7 @@ absl::StatusOr<std::vector<Record>> ReadDirectory(Bytes file, const Directory& d
 // The stored bytes of an entry, all before `limit`.
 absl::StatusOr<Bytes> Locate(Bytes file, const Record& record, uint64_t limit) {
   const auto wrong = [&record](std::string_view what) {
-    return Error(fmt::format("entry {:?}: {}", record.name, what));
+    return Error(fmt::format("entry {}: {}", Quoted(record.name), what));
   };
   if ((record.flags & zip::kFlagEncrypted) != 0)
     return wrong("encrypted entries are not supported");
@@ -218,7 +219,7 @@ absl::StatusOr<ZipReader> ZipReader::Parse(Bytes bytes, std::string name) {
     absl::StatusOr<Bytes> data = Locate(bytes, record, limit);
     if (!data.ok()) return wrong(data.status());
     if (!reader.entries_.emplace(record.name, Entry{*data, record.crc}).second) {
-      return wrong(Error(fmt::format("entry {:?} is there twice", record.name)));
+      return wrong(Error(fmt::format("entry {} is there twice", Quoted(record.name))));
     }
   }
   return reader;
@@ -227,16 +228,16 @@ absl::StatusOr<ZipReader> ZipReader::Parse(Bytes bytes, std::string name) {
 absl::StatusOr<Bytes> ZipReader::Read(std::string_view entry) const {
   const auto found = entries_.find(entry);
   if (found == entries_.end()) {
-    return absl::NotFoundError(fmt::format("{}: no entry {:?} in the archive", name_, entry));
+    return absl::NotFoundError(fmt::format("{}: no entry {} in the archive", name_, Quoted(entry)));
   }
   const auto& [bytes, crc] = found->second;
   const auto actual = static_cast<uint32_t>(
       ::crc32_z(0, reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size()));
   if (actual != crc) {
     return Error(
-        fmt::format("{}: entry {:?} is damaged: CRC-32 is {:08x}, should be {:08x}; copy "
+        fmt::format("{}: entry {} is damaged: CRC-32 is {:08x}, should be {:08x}; copy "
                     "the file again",
-                    name_, entry, actual, crc));
+                    name_, Quoted(entry), actual, crc));
   }
   return bytes;
 }

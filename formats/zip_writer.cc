@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "common/status_macros.h"
+#include "formats/utf8.h"
 #include "formats/zip.h"
 #include "formats/zip_format.h"
 
@@ -91,8 +92,9 @@ absl::Status ZipWriter::Write(std::string_view bytes) {
 
 absl::Status ZipWriter::Add(std::string_view entry, std::span<const std::byte> bytes) {
   if (entry.empty() || entry.size() > 0xffff || !names_.emplace(entry).second) {
-    return absl::InvalidArgumentError(fmt::format(
-        "{}: the name of zip entry {:?} is empty, too long or there twice", path_.string(), entry));
+    return absl::InvalidArgumentError(
+        fmt::format("{}: the name of zip entry {} is empty, too long or there twice",
+                    path_.string(), Quoted(entry)));
   }
   const auto crc = static_cast<uint32_t>(
       ::crc32_z(0, reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size()));

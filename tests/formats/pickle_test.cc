@@ -87,6 +87,9 @@ TEST(Pickle, ReadsContainersInInsertionOrder) {
   EXPECT_EQ(*dict.Find(7)->AsInt(), 3);
   EXPECT_THAT(std::string(dict.Find("c").status().message()),
               HasSubstr(R"(no key "c" among the 3)"));
+  const PickleValue foreign = Root("}C\x03\xf4\xf4xK\x01s."sv);
+  EXPECT_THAT(std::string(foreign.Find("c").status().message()),
+              HasSubstr(R"(no key "c" among the 1 there are ("\xf4\xf4x"))"));
 
   const PickleValue list = Root(
       "](K\x01K\x02"

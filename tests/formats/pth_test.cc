@@ -373,6 +373,8 @@ TEST(Pth, RefusesDamagedOldFiles) {
   EXPECT_THAT(Error(Old(tensor, "]", "")), HasSubstr("storage \"0\" is not in the file"));
   EXPECT_THAT(Error(Old(tensor, "}", "")), HasSubstr("storage keys are not a list"));
   EXPECT_THAT(Error(Old("N", key, "")), HasSubstr("is not referred to"));
+  EXPECT_THAT(Error(Old(tensor, "](C\x03\xf4\xf4xe", "")),
+              HasSubstr("storage \"\\xf4\\xf4x\" is not referred to"));
   EXPECT_THAT(Error(Old(tensor, "](" + Str("0") + Str("0") + "e",
                         OldStorage(6, kSixFloats) + OldStorage(6, kSixFloats))),
               HasSubstr("is there twice"));

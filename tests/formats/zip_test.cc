@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstring>
 
 #include "formats/zip_format.h"
@@ -153,6 +154,17 @@ TEST(Zip, RefusesNamesGivenTwice) {
   Patch twice(Archive({{"aa", "1"}, {"ab", "2"}}));
   twice.Set(zip::kLocalSignature, 1, 31, 'a').Set(zip::kCentralSignature, 1, 47, 'a');
   EXPECT_THAT(Error(twice.archive()), HasSubstr("entry \"aa\" is there twice"));
+}
+
+TEST(Zip, EscapesNamesThatAreNotUtf8InItsErrors) {
+  constexpr std::array kName = {'\xf4', '\xf4', 'x'};
+  Patch foreign(Archive({{"abc", "1"}}));
+  foreign.Set(zip::kCentralSignature, 0, zip::kCentralBytes, kName);
+  EXPECT_THAT(Error(foreign.archive()),
+              HasSubstr("entry \"\\xf4\\xf4x\": its header contradicts the directory"));
+  foreign.Set(zip::kLocalSignature, 0, zip::kLocalBytes, kName)
+      .Set(zip::kCentralSignature, 0, 42, uint32_t{0xfffffff0});
+  EXPECT_THAT(Error(foreign.archive()), HasSubstr("entry \"\\xf4\\xf4x\" begins at 4294967280"));
 }
 
 TEST(Zip, RefusesOverlappingEntries) {
