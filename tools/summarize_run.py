@@ -50,7 +50,7 @@ def print_losses(rows):
 
 def print_recall(evaluation):
     """Whether recall is above chance in both directions, by both scores."""
-    print(f"held-out retrieval, {evaluation['num_images']} images and "
+    print(f"retrieval, {evaluation['num_images']} images and "
           f"{evaluation['num_texts']} captions, recall in %:")
     print(f"  {'':14} {'':7} {'R@1':>6} {'R@5':>6} {'R@10':>6}")
     above = True
