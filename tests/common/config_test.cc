@@ -113,8 +113,8 @@ TEST(RunConfig, NamesFileLineKeyAndWhatIsAllowed) {
       BadLine{"optimizer: {learning_rate: 1}",
               "optimizer.learning_rate: unknown key; allowed in optimizer: opt, lr, weight_decay"},
       BadLine{"optimizer.lr: 1", "optimizer.lr: unknown key"},
-      BadLine{"elastic: {hang_limit_s: 10}",
-              "elastic: unknown key; allowed: train_file, bert_conf"},
+      BadLine{"distributed: {backend: nccl}",
+              "distributed: unknown key; allowed: train_file, bert_conf"},
       // Types.
       BadLine{"image_res: big",
               "image_res: expected a whole number (at least 1, at most 16384), "
@@ -151,6 +151,7 @@ TEST(RunConfig, NamesFileLineKeyAndWhatIsAllowed) {
       BadLine{"data: {root: ''}", "data.root: expected a text, got an empty one"},
       BadLine{"data: {root: \"a\\0b\"}", "data.root: a text may not contain the byte 0"},
       // Values.
+      BadLine{"elastic: {hang_limit_s: 0}", "elastic.hang_limit_s: "},
       BadLine{"batch_size: 1",
               "batch_size: expected a whole number (at least 2), got \"1\"; ITM "
               "takes its negatives from the batch"},
