@@ -150,5 +150,6 @@ elif [[ $cuda == yes ]]; then
 else
   install_wheels "libtorch-$version" torch/lib/libtorch_cpu.so --no-deps "${cpu_wheels[@]}"
 fi
-# For the tests that check our files with the wheel's Python side.
-install_wheels python-packages typing_extensions.py --no-deps typing_extensions==4.16.0
+# For the tests that check our files with the wheel's Python side; its optimizers import sympy.
+install_wheels python-packages sympy/__init__.py --no-deps \
+  typing_extensions==4.16.0 sympy==1.14.0 mpmath==1.3.0

@@ -33,8 +33,8 @@ stand_in python3 <<'END'
 [[ $* == *--version* ]] && exit
 printf 'pip %s\n' "$*" >>"$CALLS"
 while [[ $1 != --target ]]; do shift; done
-mkdir -p "$2/torch/lib"
-touch "$2/torch/lib/libtorch_cpu.so" "$2/torch/lib/libtorch_cuda.so" "$2/typing_extensions.py"
+mkdir -p "$2/torch/lib" "$2/sympy"
+touch "$2/torch/lib/libtorch_cpu.so" "$2/torch/lib/libtorch_cuda.so" "$2/sympy/__init__.py"
 [[ -z ${FAIL_PIP:-} ]]
 END
 

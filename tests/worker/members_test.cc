@@ -76,6 +76,7 @@ struct Expected {
   std::vector<GateDecision> decisions;
 
   explicit Expected(int iterations) {
+    at::set_num_threads(1);  // as the members: the bits depend on it
     std::mutex mutex;
     Turn turn(&mutex);
     PretrainStep step(state.get(), StepOptions(&turn), Place::Alone(kVirtualRanks));
