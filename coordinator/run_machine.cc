@@ -29,6 +29,7 @@ RunMachine::RunMachine(Options options, MonotonicTime now)
       membership_(options_.membership),
       clock_(now),
       now_(now),
+      gap_end_(now),
       reason_("no worker has joined"),
       state_since_(now),
       waiting_since_(now),
@@ -83,7 +84,10 @@ RunActions RunMachine::Handle(const RunEvent& event, MonotonicTime now) {
 
 void RunMachine::AdvanceClock(MonotonicTime now) {
   now_ = clock_.Advance(now);
-  if (clock_.last_gap() > MonotonicDuration::zero() && !HasEnded()) {
+  if (clock_.last_gap() == MonotonicDuration::zero()) return;
+  gap_ = clock_.last_gap();
+  gap_end_ = now_;
+  if (!HasEnded()) {
     Record({.kind = "coordinator_stopped",
             .reason = "the coordinator did not run; all deadlines were moved",
             .facts = {{"duration_s", std::chrono::duration<double>(clock_.last_gap()).count()}}});

@@ -265,6 +265,7 @@ class RunMachine {
   // --- acting ---
   void Enter(Phase phase, const std::string& reason);
   void SetReason(const std::string& reason);
+  void LogReason();  // once; waits are logged only if they last
   void RecordState(const std::string& reason);
   void Send(const RunWorker& worker, v1::CoordinatorMessage message);
   void SendControl(const RunWorker& worker, v1::ControlMessage message);
@@ -285,11 +286,15 @@ class RunMachine {
   MembershipPolicy membership_;
   StopAwareClock clock_;
   MonotonicTime now_;
+  MonotonicDuration gap_ = {};  // the newest time in which this process was stopped
+  MonotonicTime gap_end_;
   RunActions actions_;
 
   Phase phase_ = Phase::kWaiting;
   v1::RunState recorded_state_ = v1::RUN_STATE_UNSPECIFIED;
   std::string reason_;
+  MonotonicTime reason_since_;
+  bool is_reason_logged_ = false;
   MonotonicTime state_since_;
   MonotonicTime phase_since_;
   MonotonicTime waiting_since_;  // of the current forming
@@ -318,8 +323,9 @@ class RunMachine {
   int num_crashed_ = 0;          // generations in a row, see Options
   int num_killed_ = 0;
   int num_fruitless_ = 0;
-  int num_same_step_crashes_ = 0;
-  int64_t last_crash_step_ = -1;
+  // Crashes of generations that did iterations, but none that an earlier crash had not reached.
+  int num_repeated_crashes_ = 0;
+  int64_t furthest_crash_ = -1;
   std::string last_log_lines_;
   int64_t num_recoveries_ = 0;
 

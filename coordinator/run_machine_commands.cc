@@ -11,6 +11,14 @@
 #include "coordinator/run_machine.h"
 
 namespace albef {
+namespace {
+
+std::string StateName(v1::RunState state) {
+  constexpr size_t kPrefix = sizeof("RUN_STATE_") - 1;
+  return v1::RunState_Name(state).substr(kPrefix);
+}
+
+}  // namespace
 
 absl::Status RunMachine::Command(RunCommand command, const std::string& argument, MonotonicTime now,
                                  RunActions* actions) {
@@ -214,22 +222,22 @@ void RunMachine::Enter(Phase phase, const std::string& reason) {
   phase_since_ = now_;
   reason_.clear();
   SetReason(reason);
+  LogReason();
   RecordState(reason);
 }
 
 void RunMachine::RecordState(const std::string& reason) {
   const v1::RunState now = state();
   if (now == recorded_state_ && now != v1::RUN_STATE_FORMING) return;
-  constexpr size_t kPrefix = sizeof("RUN_STATE_") - 1;
   Record({.kind = "state",
           .reason = reason,
-          .facts = {{"from", recorded_state_ == v1::RUN_STATE_UNSPECIFIED
-                                 ? std::string("WAITING")
-                                 : v1::RunState_Name(recorded_state_).substr(kPrefix)},
-                    {"to", v1::RunState_Name(now).substr(kPrefix)},
-                    {"term", options_.term},
-                    {"generation", generation_},
-                    {"step", step_}}});
+          .facts = {
+              {"from", recorded_state_ == v1::RUN_STATE_UNSPECIFIED ? std::string("WAITING")
+                                                                    : StateName(recorded_state_)},
+              {"to", StateName(now)},
+              {"term", options_.term},
+              {"generation", generation_},
+              {"step", step_}}});
   recorded_state_ = now;
   state_since_ = now_;
 }
@@ -237,8 +245,15 @@ void RunMachine::RecordState(const std::string& reason) {
 void RunMachine::SetReason(const std::string& reason) {
   if (reason == reason_) return;
   reason_ = reason;
-  spdlog::info("state={} generation={} reason={}", v1::RunState_Name(state()), generation_,
-               LogValue(reason));
+  reason_since_ = now_;
+  is_reason_logged_ = false;
+}
+
+void RunMachine::LogReason() {
+  if (is_reason_logged_) return;
+  is_reason_logged_ = true;
+  spdlog::info("run state={} generation={} step={} reason={}", StateName(state()), generation_,
+               step_, LogValue(reason_));
 }
 
 void RunMachine::Send(const RunWorker& worker, v1::CoordinatorMessage message) {

@@ -83,6 +83,8 @@ void RunMachine::PrepareTrainers() {
         worker.trainer->prepared >= generation_) {
       continue;
     }
+    // While members are at work, only whoever comes back from an older generation must leave it.
+    if (phase_ != Phase::kForming && worker.trainer->phase == v1::TRAINER_PHASE_PARKED) continue;
     v1::ControlMessage message;
     message.mutable_prepare()->set_generation(generation_);
     worker.trainer->prepared = generation_;
@@ -121,8 +123,8 @@ bool RunMachine::CountFruitless() {
     if (is_crash) ++num_crashed_;
     if (is_crash || is_killed) ++num_killed_;
   } else if (is_crash) {
-    num_same_step_crashes_ = step_ == last_crash_step_ ? num_same_step_crashes_ + 1 : 1;
-    last_crash_step_ = step_;
+    num_repeated_crashes_ = step_ <= furthest_crash_ ? num_repeated_crashes_ + 1 : 1;
+    furthest_crash_ = std::max(furthest_crash_, step_);
   }
   constexpr int kFreeGenerations = 3;
   if (num_fruitless_ >= kFreeGenerations) {
@@ -134,8 +136,9 @@ bool RunMachine::CountFruitless() {
       num_killed_ >= options_.max_killed_generations) {
     what = fmt::format("{} generations in a row ended with a failed trainer and no iteration",
                        std::max(num_crashed_, num_killed_));
-  } else if (num_same_step_crashes_ >= options_.max_crashed_generations) {
-    what = fmt::format("a trainer failed at the same iteration {} times", num_same_step_crashes_);
+  } else if (num_repeated_crashes_ >= options_.max_crashed_generations) {
+    what = fmt::format("a trainer failed {} times without the run getting any further",
+                       num_repeated_crashes_);
   } else if (num_fruitless_ >= options_.max_fruitless_generations) {
     what = fmt::format("{} generations in a row without an iteration", num_fruitless_);
   }

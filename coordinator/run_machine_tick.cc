@@ -16,6 +16,8 @@ RunActions RunMachine::Tick(MonotonicTime now) {
   if (!HasEnded()) CheckWrittenOff();
   ForgetLostWorkers();
   Step();
+  constexpr MonotonicDuration kLasting = std::chrono::seconds(1);
+  if (now_ - reason_since_ >= kLasting) LogReason();
   return std::exchange(actions_, {});
 }
 
@@ -45,7 +47,9 @@ void RunMachine::Step() {
       break;
   }
   if (phase_ == Phase::kForming) TryForm();
-  if (!HasEnded()) ReleaseLeavers();
+  if (HasEnded()) return;
+  if (IsGenerationAlive()) PrepareTrainers();
+  ReleaseLeavers();
 }
 
 void RunMachine::CheckStart() {
@@ -120,6 +124,15 @@ std::vector<WatchedTrainer> RunMachine::Watched(bool only_members) const {
     const RunTrainer& trainer = *worker.trainer;
     WatchedTrainer entry{.worker_id = id, .activity = trainer.activity};
     entry.silent_for = now_ - trainer.heard_at;
+    if (entry.activity.has_value()) {
+      // Whatever stopped the coordinator may have stopped everybody: that time does not count.
+      const double since_gap_s = std::chrono::duration<double>(now_ - gap_end_).count();
+      const double section_s = entry.activity->section_seconds();
+      if (section_s > since_gap_s) {
+        entry.activity->set_section_seconds(
+            std::max(since_gap_s, section_s - std::chrono::duration<double>(gap_).count()));
+      }
+    }
     // The supervisor knows whether it is the trainer or the way to us that is slow.
     if (worker.trainer_silence_at > trainer.heard_at) {
       entry.silent_for =

@@ -1,0 +1,618 @@
+#include "coordinator/run_machine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/coordinator/fake_cluster.h"
+
+namespace albef {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using ::testing::Contains;
+using ::testing::Each;
+using ::testing::HasSubstr;
+using ::testing::SizeIs;
+
+FakeCluster::Options TwoWorkers() {
+  FakeCluster::Options options;
+  options.machine.run_id = "run-1";
+  options.machine.membership.expected_workers = 2;
+  options.machine.membership.join_window = seconds(10);
+  options.machine.hangs = {.hang_limit = seconds(2), .startup_limit = seconds(60)};
+  return options;
+}
+
+// Two workers that run in generation 1.
+std::unique_ptr<FakeCluster> Running(FakeCluster::Options options = TwoWorkers()) {
+  auto cluster = std::make_unique<FakeCluster>(std::move(options));
+  cluster->Add("a", "n1", 0);
+  cluster->Add("b", "n2", 1);
+  EXPECT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING));
+  EXPECT_EQ(cluster->machine().generation(), 1);
+  return cluster;
+}
+
+std::vector<std::string> States(const FakeCluster& cluster) {
+  std::vector<std::string> states;
+  for (const Event* event : cluster.EventsOf("state")) {
+    for (const auto& [key, value] : event->facts) {
+      if (key == "to") states.push_back(std::get<std::string>(value));
+    }
+  }
+  return states;
+}
+
+std::string WorkerStates(FakeCluster& cluster) {
+  std::string text;
+  const v1::ListWorkersResponse workers = cluster.machine().Workers();
+  for (const v1::Worker& worker : workers.workers()) {
+    text += worker.worker_id() + ":" + std::to_string(worker.rank()) + ":" + worker.state() + " ";
+  }
+  return text;
+}
+
+void ExpectSucceeds(FakeCluster& cluster, MonotonicDuration limit = seconds(60)) {
+  EXPECT_TRUE(cluster.AdvanceUntil([&] { return cluster.outcome().has_value(); }, limit))
+      << cluster.machine().Status().ShortDebugString();
+  if (!cluster.outcome().has_value()) return;
+  EXPECT_EQ(cluster.outcome()->state, "SUCCEEDED") << cluster.outcome()->reason;
+  EXPECT_EQ(cluster.outcome()->exit_code, 0);
+  EXPECT_EQ(cluster.outcome()->state_digest, "50");
+  EXPECT_EQ(cluster.outcome()->step, 50);
+}
+
+TEST(RunMachine, AnUndisturbedRunGoesThroughItsStates) {
+  auto cluster = Running();
+  ExpectSucceeds(*cluster);
+  EXPECT_EQ(States(*cluster),
+            (std::vector<std::string>{"FORMING", "SYNCING", "RUNNING", "SUCCEEDED"}));
+  EXPECT_EQ(cluster->first_start()->num_workers, 2);
+  EXPECT_EQ(cluster->first_start()->num_workers_on_first_host, 1);
+  cluster->Advance(seconds(1));
+  EXPECT_EQ(cluster->worker("a").end->state(), "SUCCEEDED");
+  EXPECT_EQ(cluster->worker("b").end->exit_code(), 0);
+  const v1::RunStatus status = cluster->machine().Status();
+  EXPECT_EQ(status.state(), v1::RUN_STATE_SUCCEEDED);
+  EXPECT_EQ(status.target_step(), 50);
+  EXPECT_EQ(status.recoveries(), 0);
+  EXPECT_EQ(status.last_checkpoint().step(), 50);
+}
+
+TEST(RunMachine, NoTrainerIsStartedBeforeTheConfigurationIsFixed) {
+  FakeCluster::Options options = TwoWorkers();
+  options.configures_itself = false;
+  FakeCluster cluster(options);
+  cluster.Add("a", "n1", 0);
+  cluster.Add("b", "n1", 1);
+  cluster.Advance(seconds(20));
+  EXPECT_EQ(cluster.machine().state(), v1::RUN_STATE_WAITING);
+  EXPECT_FALSE(cluster.worker("a").trainer.has_value());
+  EXPECT_EQ(cluster.first_start()->num_workers_on_first_host, 2);
+}
+
+TEST(RunMachine, ATrainersDeathCostsAGenerationAndNoStep) {
+  auto cluster = Running();
+  cluster->Advance(seconds(1));
+  const int64_t step = cluster->machine().Status().step();
+  cluster->KillTrainer("b");
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_FORMING));
+  cluster->Advance(milliseconds(100));
+  EXPECT_THAT(
+      cluster->machine().Status().reason(),
+      HasSubstr("waiting for 1 of 2 workers: n2 rank 1: was killed by signal 9, restarting"));
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING));
+  EXPECT_EQ(cluster->machine().generation(), 2);
+  EXPECT_GE(cluster->machine().Status().step(), step);
+  EXPECT_EQ(cluster->machine().Status().num_members(), 2);
+  EXPECT_EQ(cluster->machine().Status().recoveries(), 1);
+  EXPECT_THAT(cluster->EventsOf("recovery"), SizeIs(1));
+  ExpectSucceeds(*cluster);
+  EXPECT_EQ(cluster->machine().Workers().workers(1).restarts(), 1);
+}
+
+TEST(RunMachine, ALostWorkerIsNotWaitedFor) {
+  auto cluster = Running();
+  cluster->Remove("b");
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING, milliseconds(500)));
+  EXPECT_EQ(cluster->machine().Status().num_members(), 1);
+  EXPECT_DOUBLE_EQ(cluster->machine().Status().efficiency(), 1);
+  EXPECT_EQ(WorkerStates(*cluster), "a:0:running b:-1:lost ");
+  ExpectSucceeds(*cluster);
+}
+
+TEST(RunMachine, AWorkerWithoutHeartbeatsIsLost) {
+  auto cluster = Running();
+  cluster->worker("b").is_silent = true;
+  EXPECT_FALSE(cluster->AdvanceUntil([&] { return cluster->machine().generation() == 2; },
+                                     milliseconds(4400)));
+  EXPECT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().generation() == 2; },
+                                    milliseconds(1000)));
+  ExpectSucceeds(*cluster);
+}
+
+TEST(RunMachine, AWorkerThatComesBackWithALiveTrainerIsTakenInAgain) {
+  auto cluster = Running();
+  cluster->Advance(seconds(1));
+  cluster->Disconnect("b");
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().generation() == 2; }));
+  cluster->Advance(seconds(1));
+  cluster->Reconnect("b");
+  ASSERT_TRUE(cluster->AdvanceUntil([&] {
+    return cluster->machine().Status().num_members() == 2 &&
+           cluster->machine().state() == v1::RUN_STATE_RUNNING;
+  }));
+  EXPECT_EQ(cluster->trainer("b").incarnation, 1);
+  ExpectSucceeds(*cluster);
+}
+
+TEST(RunMachine, ASecondStreamOfAWorkerReplacesTheFirstWithoutAGeneration) {
+  auto cluster = Running();
+  cluster->Advance(seconds(1));
+  const uint64_t old_session = cluster->worker("b").session;
+  cluster->Reconnect("b");
+  cluster->Advance(milliseconds(100));
+  RunActions ignored =
+      cluster->machine().Handle(run_event::SessionBroken{old_session, "late"}, MonotonicTime());
+  EXPECT_THAT(ignored, SizeIs(0));
+  ExpectSucceeds(*cluster);
+  EXPECT_EQ(cluster->machine().generation(), 1);
+}
+
+TEST(RunMachine, ASpareTakesTheDeadMembersPlaceAtOnce) {
+  FakeCluster::Options options = TwoWorkers();
+  options.machine.membership.expected_workers = 3;
+  FakeCluster cluster(options);
+  cluster.Add("a", "n1", 0);
+  cluster.Add("b", "n1", 1);
+  cluster.Add("c", "n2", 2);
+  ASSERT_TRUE(cluster.AdvanceUntilState(v1::RUN_STATE_RUNNING));
+  cluster.Advance(seconds(1));
+  EXPECT_EQ(WorkerStates(cluster), "a:0:running b:1:running c:-1:spare ");
+  EXPECT_EQ(cluster.machine().Status().num_spares(), 1);
+  cluster.Remove("a");
+  ASSERT_TRUE(cluster.AdvanceUntilState(v1::RUN_STATE_RUNNING, milliseconds(500)));
+  EXPECT_EQ(WorkerStates(cluster), "b:0:running c:1:running a:-1:lost ");
+  ExpectSucceeds(cluster);
+}
+
+TEST(RunMachine, ALateWorkerIsTakenInAtABoundary) {
+  FakeCluster::Options options = TwoWorkers();
+  options.run.virtual_ranks = 4;
+  auto cluster = Running(options);
+  cluster->Add("c", "n3", 2);
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().generation() == 2; }));
+  EXPECT_EQ(cluster->machine().Status().recoveries(), 0);
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING));
+  EXPECT_EQ(cluster->machine().Status().num_members(), 3);
+  ExpectSucceeds(*cluster);
+}
+
+TEST(RunMachine, ACommunicationFailureWithoutADeathFormsAnotherGeneration) {
+  auto cluster = Running();
+  cluster->Advance(seconds(1));
+  v1::WorkerMessage message;
+  v1::FromTrainer& from = *message.mutable_from_trainer();
+  from.set_incarnation(1);
+  from.mutable_message()->mutable_communication_failed()->set_generation(0);
+  cluster->worker("a").to_machine.emplace_back(MonotonicTime(), message);
+  cluster->Advance(milliseconds(100));
+  EXPECT_EQ(cluster->machine().generation(), 1);  // stale
+  from.mutable_message()->mutable_communication_failed()->set_generation(1);
+  cluster->worker("a").to_machine.emplace_back(MonotonicTime(), message);
+  cluster->Advance(milliseconds(40));
+  EXPECT_EQ(cluster->machine().generation(), 2);
+  EXPECT_THAT(cluster->EventsOf("trainer_exited"), SizeIs(0));
+  ExpectSucceeds(*cluster);
+}
+
+TEST(RunMachine, AStoppedTrainerIsKilledAndNobodyElse) {
+  auto cluster = Running();
+  cluster->Advance(seconds(1));
+  cluster->trainer("b").is_stopped = true;
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().generation() == 2; }));
+  const auto killed = cluster->EventsOf("trainer_killed");
+  ASSERT_THAT(killed, SizeIs(1));
+  EXPECT_EQ(std::get<std::string>(killed[0]->facts[0].second), "b");
+  EXPECT_THAT(killed[0]->reason, HasSubstr("silent for 2"));
+  ExpectSucceeds(*cluster);
+  EXPECT_EQ(cluster->worker("a").incarnations, 1);
+}
+
+TEST(RunMachine, ATrainerThatIsStuckInItsOwnWorkIsKilledAndNobodyElse) {
+  auto cluster = Running();
+  cluster->Advance(seconds(1));
+  cluster->trainer("a").is_stuck = true;
+  cluster->trainer("a").section = v1::Activity::SECTION_COMPUTE;
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().generation() == 2; }));
+  ASSERT_THAT(cluster->EventsOf("trainer_killed"), SizeIs(1));
+  EXPECT_THAT(cluster->EventsOf("trainer_killed")[0]->reason, HasSubstr("stuck in compute"));
+  ExpectSucceeds(*cluster);
+}
+
+TEST(RunMachine, AllWaitingFormsAnotherGenerationWithoutAKill) {
+  auto cluster = Running();
+  cluster->Advance(seconds(1));
+  for (const char* id : {"a", "b"}) {
+    cluster->trainer(id).is_stuck = true;
+    cluster->trainer(id).section = v1::Activity::SECTION_EXCHANGE;
+  }
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().generation() == 2; }));
+  EXPECT_THAT(cluster->EventsOf("trainer_killed"), SizeIs(0));
+  EXPECT_EQ(cluster->machine().Status().recoveries(), 1);
+  for (const char* id : {"a", "b"}) cluster->trainer(id).is_stuck = false;
+  ExpectSucceeds(*cluster);
+}
+
+TEST(RunMachine, ASuspendedCoordinatorJudgesNobodyByTheTimeItMissed) {
+  auto cluster = Running();
+  cluster->Advance(seconds(1));
+  cluster->StopCoordinator();
+  cluster->Advance(seconds(1) + milliseconds(500));
+  cluster->Suspend(std::chrono::hours(3));
+  cluster->ContinueCoordinator();
+  ExpectSucceeds(*cluster);
+  EXPECT_EQ(cluster->machine().generation(), 1);
+  EXPECT_THAT(cluster->EventsOf("coordinator_stopped"), SizeIs(1));
+}
+
+TEST(RunMachine, TheMinorityWithAnotherStateReceives) {
+  FakeCluster::Options options = TwoWorkers();
+  options.run.virtual_ranks = 3;
+  options.machine.membership.expected_workers = 3;
+  FakeCluster cluster(options);
+  cluster.Add("a", "n1", 0);
+  cluster.Add("b", "n1", 1);
+  cluster.Add("c", "n2", 2);
+  ASSERT_TRUE(cluster.AdvanceUntilState(v1::RUN_STATE_RUNNING));
+  cluster.Advance(seconds(1));
+  cluster.trainer("b").is_corrupt = true;
+  cluster.KillTrainer("c");
+  ExpectSucceeds(cluster);
+  EXPECT_THAT(cluster.EventsOf("digest_mismatch"), SizeIs(1));
+  EXPECT_EQ(cluster.machine().generation(), 3);
+  EXPECT_EQ(cluster.worker("b").incarnations, 1);
+}
+
+TEST(RunMachine, WithoutAMajorityAllLoadTheNewestCheckpoint) {
+  auto cluster = Running();
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().Status().step() == 13; }));
+  cluster->trainer("a").is_corrupt = true;
+  v1::WorkerMessage message;
+  message.mutable_from_trainer()->set_incarnation(1);
+  message.mutable_from_trainer()->mutable_message()->mutable_communication_failed()->set_generation(
+      1);
+  cluster->worker("b").to_machine.emplace_back(MonotonicTime(), message);
+  ASSERT_TRUE(cluster->AdvanceUntil([&] {
+    return cluster->machine().state() == v1::RUN_STATE_RUNNING &&
+           cluster->machine().generation() == 3;
+  }));
+  EXPECT_EQ(cluster->machine().Status().step(), 10);
+  ExpectSucceeds(*cluster);
+}
+
+TEST(RunMachine, AfterTheLossOfAllTheNewestCheckpointIsLoadedByBoth) {
+  auto cluster = Running();
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().Status().step() == 13; }));
+  cluster->KillTrainer("a");
+  cluster->KillTrainer("b");
+  ASSERT_TRUE(cluster->AdvanceUntil([&] {
+    return cluster->machine().generation() == 2 &&
+           cluster->machine().state() == v1::RUN_STATE_RUNNING;
+  }));
+  EXPECT_EQ(cluster->machine().Status().num_members(), 2);
+  EXPECT_EQ(cluster->machine().Status().step(), 10);
+  ExpectSucceeds(*cluster);
+}
+
+TEST(RunMachine, PauseHoldsAtABoundaryAndResumeGoesOn) {
+  auto cluster = Running();
+  cluster->Advance(seconds(1));
+  EXPECT_TRUE(absl::IsFailedPrecondition(cluster->Command(RunCommand::kResume)));
+  ASSERT_TRUE(cluster->Command(RunCommand::kPause).ok());
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_PAUSED, seconds(1)));
+  const int64_t step = cluster->machine().Status().step();
+  cluster->Advance(seconds(60));
+  EXPECT_EQ(cluster->machine().Status().step(), step);
+  EXPECT_TRUE(absl::IsFailedPrecondition(cluster->Command(RunCommand::kCheckpoint)));
+  ASSERT_TRUE(cluster->Command(RunCommand::kResume).ok());
+  EXPECT_EQ(cluster->machine().state(), v1::RUN_STATE_RUNNING);
+  ExpectSucceeds(*cluster);
+  EXPECT_EQ(cluster->machine().generation(), 1);
+}
+
+TEST(RunMachine, APausedRunStaysPausedThroughADeath) {
+  auto cluster = Running();
+  ASSERT_TRUE(cluster->Command(RunCommand::kPause).ok());
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_PAUSED, seconds(1)));
+  cluster->KillTrainer("a");
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_FORMING));
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_PAUSED));
+  EXPECT_EQ(cluster->machine().generation(), 2);
+  ASSERT_TRUE(cluster->Command(RunCommand::kResume).ok());
+  ExpectSucceeds(*cluster);
+}
+
+TEST(RunMachine, AResumeThatOvertakesThePauseLeavesTheRunRunning) {
+  auto cluster = Running();
+  cluster->Advance(seconds(1));
+  ASSERT_TRUE(cluster->Command(RunCommand::kPause).ok());
+  ASSERT_TRUE(cluster->Command(RunCommand::kResume).ok());
+  ExpectSucceeds(*cluster);
+}
+
+TEST(RunMachine, ACheckpointIsTakenOnCommand) {
+  auto cluster = Running();
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().Status().step() == 3; }));
+  ASSERT_TRUE(cluster->Command(RunCommand::kCheckpoint).ok());
+  ASSERT_TRUE(
+      cluster->AdvanceUntil([&] { return cluster->machine().num_checkpoints() == 1; }, seconds(1)));
+  EXPECT_THAT(cluster->machine().Status().last_checkpoint().step(), 4);
+}
+
+TEST(RunMachine, DrainEndsTheRunWithItsStateCommitted) {
+  auto cluster = Running();
+  cluster->Advance(seconds(1));
+  ASSERT_TRUE(cluster->Command(RunCommand::kDrainRun).ok());
+  EXPECT_EQ(cluster->machine().state(), v1::RUN_STATE_DRAINING);
+  EXPECT_TRUE(absl::IsFailedPrecondition(cluster->Command(RunCommand::kStop)));
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->outcome().has_value(); }, seconds(1)));
+  EXPECT_EQ(cluster->outcome()->state, "PREEMPTED");
+  EXPECT_EQ(cluster->outcome()->exit_code, 75);
+  EXPECT_EQ(cluster->outcome()->step, cluster->committed_step());
+  EXPECT_EQ(cluster->outcome()->state_digest, std::to_string(cluster->committed_step()));
+  cluster->Advance(seconds(1));
+  EXPECT_EQ(cluster->worker("b").end->exit_code(), 75);
+}
+
+TEST(RunMachine, StopEndsThePausedRunToo) {
+  auto cluster = Running();
+  ASSERT_TRUE(cluster->Command(RunCommand::kPause).ok());
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_PAUSED, seconds(1)));
+  ASSERT_TRUE(cluster->Command(RunCommand::kStop).ok());
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->outcome().has_value(); }, seconds(1)));
+  EXPECT_EQ(cluster->outcome()->state, "STOPPED");
+  EXPECT_EQ(cluster->outcome()->exit_code, 0);
+}
+
+TEST(RunMachine, ASignalAtAWorkerPreemptsTheWholeRun) {
+  auto cluster = Running();
+  cluster->Leave("a", /*preempt=*/true);
+  cluster->Leave("b", /*preempt=*/true);
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->outcome().has_value(); }, seconds(1)));
+  EXPECT_EQ(cluster->outcome()->state, "PREEMPTED");
+  EXPECT_THAT(cluster->outcome()->reason, HasSubstr("signal 12 at step"));
+}
+
+TEST(RunMachine, ADrainThroughADeathStillCommits) {
+  auto cluster = Running();
+  cluster->Advance(seconds(1));
+  ASSERT_TRUE(cluster->Command(RunCommand::kDrainRun).ok());
+  cluster->KillTrainer("a");
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->outcome().has_value(); }, seconds(2)));
+  EXPECT_EQ(cluster->outcome()->state, "PREEMPTED");
+  EXPECT_EQ(cluster->outcome()->step, cluster->committed_step());
+  EXPECT_EQ(cluster->worker("a").incarnations, 1);  // nobody is started to be ended
+}
+
+TEST(RunMachine, ADrainWithoutAnyTrainerNamesTheLastCommittedStep) {
+  auto cluster = Running();
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().Status().step() == 13; }));
+  ASSERT_TRUE(cluster->Command(RunCommand::kDrainRun).ok());
+  cluster->KillTrainer("a");
+  cluster->KillTrainer("b");
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->outcome().has_value(); }, seconds(1)));
+  EXPECT_EQ(cluster->outcome()->exit_code, 75);
+  EXPECT_EQ(cluster->outcome()->step, 10);
+  EXPECT_THAT(cluster->outcome()->reason, HasSubstr("the last committed step is 10"));
+}
+
+TEST(RunMachine, AGraceThatIsTooShortEndsTheRunAtTheLastCommittedStep) {
+  FakeCluster::Options options = TwoWorkers();
+  options.machine.preempt_grace = seconds(1);
+  options.machine.hangs.hang_limit = seconds(100);
+  auto cluster = Running(options);
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().Status().step() == 13; }));
+  cluster->trainer("a").is_stopped = true;
+  ASSERT_TRUE(cluster->Command(RunCommand::kDrainRun).ok());
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->outcome().has_value(); }, seconds(2)));
+  EXPECT_THAT(cluster->outcome()->reason, HasSubstr("preempt.grace_s"));
+  EXPECT_EQ(cluster->outcome()->step, 10);
+}
+
+TEST(RunMachine, ADrainedWorkerLeavesAtABoundaryAndTheRunGoesOn) {
+  auto cluster = Running();
+  cluster->Advance(seconds(1));
+  EXPECT_TRUE(absl::IsNotFound(cluster->Command(RunCommand::kDrainWorker, "n7")));
+  ASSERT_TRUE(cluster->Command(RunCommand::kDrainWorker, "0").ok());
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->worker("a").end.has_value(); }));
+  EXPECT_EQ(cluster->worker("a").end->state(), "DRAINED");
+  EXPECT_EQ(cluster->machine().Status().recoveries(), 0);
+  EXPECT_TRUE(absl::IsFailedPrecondition(cluster->Command(RunCommand::kDrainWorker, "b")));
+  ExpectSucceeds(*cluster);
+}
+
+TEST(RunMachine, WhenAllWorkersLeaveTheRunIsPreempted) {
+  auto cluster = Running();
+  cluster->Advance(seconds(1));
+  cluster->Leave("a", /*preempt=*/false);
+  cluster->Leave("b", /*preempt=*/false);
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->outcome().has_value(); }));
+  EXPECT_EQ(cluster->outcome()->state, "PREEMPTED");
+}
+
+TEST(RunMachine, ARestartedCoordinatorLeavesARunningGenerationAlone) {
+  auto cluster = Running();
+  cluster->Advance(seconds(1));
+  cluster->RestartCoordinator();
+  cluster->Advance(seconds(1));
+  EXPECT_EQ(cluster->machine().state(), v1::RUN_STATE_RECOVERING);
+  cluster->Reconnect("a");
+  cluster->Advance(milliseconds(100));
+  EXPECT_THAT(cluster->machine().Status().reason(), HasSubstr("waiting for 1 of 2 members"));
+  cluster->Reconnect("b");
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING, seconds(1)));
+  EXPECT_EQ(cluster->machine().generation(), 1);
+  ExpectSucceeds(*cluster);
+  EXPECT_EQ(cluster->machine().generation(), 1);
+}
+
+TEST(RunMachine, AMemberThatDoesNotComeBackInTimeIsReplaced) {
+  auto cluster = Running();
+  cluster->Advance(seconds(1));
+  cluster->RestartCoordinator();
+  cluster->Reconnect("a");
+  EXPECT_FALSE(cluster->AdvanceUntil([&] { return cluster->machine().generation() == 2; },
+                                     milliseconds(9900)));
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING, seconds(1)));
+  EXPECT_EQ(cluster->machine().generation(), 2);
+  EXPECT_EQ(cluster->machine().Status().num_members(), 1);
+  ExpectSucceeds(*cluster);
+}
+
+TEST(RunMachine, ATrainerThatDiedWhileTheCoordinatorWasAwayCostsAGeneration) {
+  auto cluster = Running();
+  cluster->Advance(seconds(1));
+  cluster->RestartCoordinator();
+  cluster->worker("b").trainer.reset();
+  cluster->Reconnect("b");
+  cluster->Advance(seconds(1));
+  EXPECT_EQ(cluster->machine().state(), v1::RUN_STATE_FORMING);  // a is waited for
+  cluster->Reconnect("a");
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING, seconds(3)));
+  EXPECT_EQ(cluster->machine().Status().num_members(), 2);
+  ExpectSucceeds(*cluster);
+}
+
+TEST(RunMachine, ARestartedCoordinatorWithoutARecordLearnsTheGenerationFromTheWorkers) {
+  auto cluster = Running();
+  cluster->Advance(seconds(1));
+  cluster->KillTrainer("a");
+  cluster->Advance(milliseconds(100));  // in FORMING(2), where no members are on record
+  cluster->RestartCoordinator();
+  cluster->Reconnect("a");
+  cluster->Reconnect("b");
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING));
+  EXPECT_GT(cluster->machine().generation(), 2);
+  EXPECT_GT(cluster->machine().Status().step(), 5);  // b's state was used
+  ExpectSucceeds(*cluster);
+}
+
+TEST(RunMachine, ACrashLoopEndsTheRunWithTheLastLogLines) {
+  auto cluster = Running();
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().Status().step() == 13; }));
+  for (int i = 0; i < 4 && !cluster->outcome(); ++i) {
+    cluster->KillTrainer("b", 6, 0, "boom in iteration 13");
+    ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_FORMING));
+    cluster->AdvanceUntil(
+        [&] { return cluster->machine().state() == v1::RUN_STATE_RUNNING || cluster->outcome(); });
+  }
+  ASSERT_TRUE(cluster->outcome().has_value());
+  EXPECT_EQ(cluster->outcome()->state, "FAILED");
+  EXPECT_EQ(cluster->outcome()->exit_code, 93);
+  EXPECT_THAT(cluster->outcome()->reason, HasSubstr("at iteration 1"));
+  EXPECT_THAT(cluster->outcome()->reason, HasSubstr("boom in iteration 13"));
+}
+
+TEST(RunMachine, ACrashAtTheSameIterationAfterEachReloadIsALoopToo) {
+  FakeCluster::Options options = TwoWorkers();
+  options.machine.membership.expected_workers = 1;
+  options.run.virtual_ranks = 1;
+  FakeCluster cluster(options);
+  cluster.Add("a", "n1", 0);
+  for (int i = 0; i < 8 && !cluster.outcome(); ++i) {
+    // What is known of the step when it dies is up to two steps old.
+    ASSERT_TRUE(cluster.AdvanceUntil([&] {
+      return (cluster.machine().state() == v1::RUN_STATE_RUNNING &&
+              cluster.machine().Status().step() >= 13) ||
+             cluster.outcome();
+    }));
+    cluster.KillTrainer("a", 11);
+    cluster.Advance(milliseconds(100));
+  }
+  ASSERT_TRUE(cluster.outcome().has_value());
+  EXPECT_EQ(cluster.outcome()->exit_code, 93);
+  EXPECT_THAT(cluster.outcome()->reason, HasSubstr("3 times without the run getting any further"));
+}
+
+TEST(RunMachine, OccasionalKillsNeverUseUpTheBudget) {
+  auto cluster = Running();
+  for (int i = 0; i < 12; ++i) {
+    const int64_t step = cluster->machine().Status().step();
+    cluster->KillTrainer(i % 2 == 0 ? "a" : "b");
+    ASSERT_TRUE(cluster->AdvanceUntil(
+        [&] { return cluster->machine().Status().step() >= step + 3; }, seconds(60)))
+        << i;
+  }
+  ExpectSucceeds(*cluster);
+}
+
+TEST(RunMachine, ATrainerThatFailsWhileStartingEndsTheRunWithItsCode) {
+  for (const int code : {64, 74, 93}) {
+    FakeCluster cluster(TwoWorkers());
+    cluster.Add("a", "n1", 0);
+    cluster.Add("b", "n2", 1);
+    cluster.worker("b").exit_at_start = code;
+    ASSERT_TRUE(cluster.AdvanceUntil([&] { return cluster.outcome().has_value(); }));
+    EXPECT_EQ(cluster.outcome()->state, "FAILED");
+    EXPECT_EQ(cluster.outcome()->exit_code, code);
+    EXPECT_EQ(cluster.outcome()->reason, "n2: no such file");
+  }
+}
+
+TEST(RunMachine, TrainersThatNeverStartEndTheRunWhenAllAreGivenUp) {
+  FakeCluster cluster(TwoWorkers());
+  cluster.Add("a", "n1", 0);
+  cluster.Add("b", "n2", 1);
+  cluster.worker("a").exit_at_start = cluster.worker("b").exit_at_start = 1;
+  ASSERT_TRUE(cluster.AdvanceUntil([&] { return cluster.outcome().has_value(); }, seconds(600)));
+  EXPECT_EQ(cluster.outcome()->exit_code, 93);
+  EXPECT_THAT(cluster.outcome()->reason, HasSubstr("no such file"));
+}
+
+TEST(RunMachine, ANewcomerThatCannotWorkDoesNotEndARunThatDoes) {
+  FakeCluster::Options options = TwoWorkers();
+  options.run.virtual_ranks = 4;
+  auto cluster = Running(options);
+  cluster->Add("c", "n3", 2);
+  cluster->worker("c").exit_at_start = 64;
+  ExpectSucceeds(*cluster);
+  EXPECT_EQ(cluster->machine().generation(), 1);
+  EXPECT_THAT(cluster->EventsOf("worker_given_up"), SizeIs(1));
+}
+
+TEST(RunMachine, WorkersOfAnotherRunOrANewerTermAreRefused) {
+  auto cluster = Running();
+  const auto refusal = [&](v1::Hello hello) {
+    v1::WorkerMessage message;
+    hello.set_worker_id("x");
+    *message.mutable_hello() = hello;
+    RunActions actions = cluster->machine().Handle(run_event::FromWorker{99, message}, {});
+    EXPECT_THAT(actions, SizeIs(1));
+    return std::get<run_action::CloseSession>(actions.at(0)).status;
+  };
+  v1::Hello hello;
+  hello.set_run_id("run-2");
+  EXPECT_TRUE(absl::IsFailedPrecondition(refusal(hello)));
+  hello.set_run_id("run-1");
+  hello.set_term(2);
+  EXPECT_TRUE(absl::IsFailedPrecondition(refusal(hello)));
+}
+
+TEST(RunMachine, AMissingLastCheckpointIsNoSuccess) {
+  auto cluster = Running();
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().Status().step() == 49; }));
+  cluster->StopCoordinator();
+  cluster->Advance(milliseconds(400));
+  for (auto& [at, message] : cluster->worker("a").to_machine) {
+    v1::TrainerMessage& inner = *message.mutable_from_trainer()->mutable_message();
+    if (inner.has_held()) inner.mutable_held()->clear_state_digest();
+  }
+  cluster->ContinueCoordinator();
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->outcome().has_value(); }));
+  EXPECT_EQ(cluster->outcome()->exit_code, 74);
+}
+
+}  // namespace
+}  // namespace albef
