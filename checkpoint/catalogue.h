@@ -9,6 +9,7 @@
 #ifndef ALBEF_CHECKPOINT_CATALOGUE_H_
 #define ALBEF_CHECKPOINT_CATALOGUE_H_
 
+#include <compare>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -26,7 +27,7 @@ struct PartialId {
   uint64_t term = 0;
   uint64_t generation = 0;
 
-  friend bool operator==(const PartialId&, const PartialId&) = default;
+  friend auto operator<=>(const PartialId&, const PartialId&) = default;
 };
 
 // `step` must not be negative.

@@ -76,6 +76,9 @@ RunActions RunMachine::Handle(const RunEvent& event, MonotonicTime now) {
                  [&](const run_event::NotConfigured& failed) {
                    if (!HasEnded()) End(failed.outcome);
                  },
+                 [&](const run_event::CheckpointFinished& finished) {
+                   if (!HasEnded()) OnCheckpointFinished(finished);
+                 },
              },
              event);
   Step();
@@ -170,6 +173,7 @@ void RunMachine::TakeOverTrainer(RunWorker& worker, const v1::Hello& hello) {
   if (hello.has_parked()) trainer.parked = hello.parked();
   if (hello.has_synced()) trainer.synced = hello.synced();
   if (hello.has_held()) trainer.held = hello.held();
+  if (hello.has_shard_written()) OnShardWritten(hello.shard_written());
   if (trainer.phase == v1::TRAINER_PHASE_PARKED) trainer.generation = hello.parked().generation();
   if (trainer.phase == v1::TRAINER_PHASE_SYNCED) trainer.generation = hello.synced().generation();
   if (trainer.phase == v1::TRAINER_PHASE_HELD) trainer.generation = hello.held().generation();
@@ -238,6 +242,8 @@ void RunMachine::OnTrainerMessage(RunWorker& worker, const v1::TrainerMessage& m
         NoteProgress(message.activity().iteration());
       }
       return;
+    case v1::TrainerMessage::kShardWritten:
+      return OnShardWritten(message.shard_written());
     case v1::TrainerMessage::kFailed:
       trainer.failure = message.failed().message();
       return OnFailure(worker, message.failed().exit_code());
@@ -272,28 +278,6 @@ void RunMachine::OnReport(const v1::Report& report) {
     const v1::StepReport& step = report.step();
     if (step.generation() >= last_step_.generation()) last_step_ = step;
     if (step.generation() == generation_) NoteProgress(step.step());
-    return;
-  }
-  if (!report.has_event()) return;
-  const v1::EventReport& event = report.event();
-  if (event.kind() == "checkpoint_failed") {
-    ++num_failed_checkpoints_;
-    checkpoint_failure_ = event.reason();
-    pending_flags_ &= ~static_cast<uint32_t>(v1::FLAG_CHECKPOINT);
-  }
-  if (event.kind() != "checkpoint_committed") return;
-  v1::Checkpoint checkpoint;
-  for (const v1::Fact& fact : event.facts()) {
-    if (fact.key() == "step") checkpoint.set_step(fact.integer());
-    if (fact.key() == "path") checkpoint.set_path(fact.text());
-    if (fact.key() == "state_digest") checkpoint.set_state_digest(fact.text());
-    if (fact.key() == "size_bytes") checkpoint.set_size_bytes(fact.integer());
-  }
-  if (last_checkpoint_.has_value() && checkpoint.step() < last_checkpoint_->step()) return;
-  last_checkpoint_ = checkpoint;
-  ++num_checkpoints_;
-  if (checkpoint.step() >= checkpoint_wanted_from_) {
-    pending_flags_ &= ~static_cast<uint32_t>(v1::FLAG_CHECKPOINT);
   }
 }
 
@@ -403,6 +387,7 @@ void RunMachine::LoseWorker(RunWorker& worker, const std::string& reason) {
   }
   const bool is_needed = IsGenerationAlive() && RankOf(worker).has_value();
   const bool was_member = worker.trainer.has_value() && RankOf(worker).has_value();
+  DropCheckpointsOf(worker);
   worker.trainer.reset();
   if (is_needed) {
     Form(FormingCause::kWorkerLost, fmt::format("{} was lost: {}", worker.host, reason));
@@ -413,6 +398,7 @@ void RunMachine::LoseWorker(RunWorker& worker, const std::string& reason) {
 
 void RunMachine::TrainerGone(RunWorker& worker, FormingCause cause, const std::string& reason) {
   const bool was_member = worker.trainer.has_value() && RankOf(worker).has_value();
+  DropCheckpointsOf(worker);
   worker.trainer.reset();
   worker.start_requested_at.reset();
   worker.is_distrusted = false;

@@ -40,6 +40,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "checkpoint/catalogue.h"
 #include "coordinator/hang_detector.h"
 #include "coordinator/membership.h"
 #include "coordinator/recorder.h"
@@ -99,10 +100,20 @@ struct NotConfigured {
   Outcome outcome = {};
 };
 
+// The answer to CommitCheckpoint.
+struct CheckpointFinished {
+  PartialId id = {};
+  absl::Status status = {};
+  v1::Checkpoint checkpoint = {};  // where status is OK
+  double commit_seconds = 0;       // manifest and rename
+  double verify_seconds = 0;
+};
+
 }  // namespace run_event
 
-using RunEvent = std::variant<run_event::FromWorker, run_event::SessionBroken,
-                              run_event::Configured, run_event::NotConfigured>;
+using RunEvent =
+    std::variant<run_event::FromWorker, run_event::SessionBroken, run_event::Configured,
+                 run_event::NotConfigured, run_event::CheckpointFinished>;
 
 namespace run_action {
 
@@ -126,6 +137,16 @@ struct Record {
 struct Configure {
   FirstStart facts = {};
 };
+// All shards are on disk, shards[i] from rank i: make the manifest, publish, verify, and answer
+// with CheckpointFinished.
+struct CommitCheckpoint {
+  PartialId id = {};
+  std::vector<v1::ShardWritten> shards = {};
+};
+// Its shards will never be whole.
+struct DiscardCheckpoint {
+  PartialId id = {};
+};
 // Write the outcome. Workers are told by the Sends that follow.
 struct EndRun {
   Outcome outcome = {};
@@ -133,8 +154,10 @@ struct EndRun {
 
 }  // namespace run_action
 
-using RunAction = std::variant<run_action::Send, run_action::CloseSession, run_action::Persist,
-                               run_action::Record, run_action::Configure, run_action::EndRun>;
+using RunAction =
+    std::variant<run_action::Send, run_action::CloseSession, run_action::Persist,
+                 run_action::Record, run_action::Configure, run_action::CommitCheckpoint,
+                 run_action::DiscardCheckpoint, run_action::EndRun>;
 using RunActions = std::vector<RunAction>;  // to be carried out in this order
 
 enum class RunCommand { kCheckpoint, kPause, kResume, kDrainRun, kDrainWorker, kStop };
@@ -158,6 +181,10 @@ class RunMachine {
     int max_crashed_generations = 3;
     int max_killed_generations = 6;
     int max_fruitless_generations = 20;
+    // A checkpoint that failed is tried again after this; the last one of a run so many times.
+    MonotonicDuration checkpoint_retry = std::chrono::seconds(10);
+    MonotonicDuration final_checkpoint_retry = std::chrono::seconds(1);
+    int max_final_checkpoint_attempts = 3;
     // After a restart of the coordinator.
     std::optional<GenerationRecord> recovered = {};
     std::optional<ConfiguredRun> configured = {};
@@ -184,6 +211,9 @@ class RunMachine {
   int64_t num_checkpoints() const { return num_checkpoints_; }
   int64_t num_failed_checkpoints() const { return num_failed_checkpoints_; }
   const std::string& checkpoint_failure() const { return checkpoint_failure_; }
+  const std::optional<v1::Checkpoint>& last_checkpoint() const { return last_checkpoint_; }
+  // The newest kCheckpoint is served by a checkpoint of this step or a later one.
+  int64_t checkpoint_wanted_from() const { return checkpoint_wanted_from_; }
   // Whether a worker that was drained is still needed.
   bool IsMember(const std::string& worker_id) const;
   const std::map<std::string, RunWorker>& workers() const { return workers_; }
@@ -235,6 +265,25 @@ class RunMachine {
   bool CountFruitless();
   std::vector<Candidate> Candidates() const;
   void ReleaseLeavers();
+
+  // --- checkpoints (run_machine_checkpoints.cc) ---
+  // Shards written so far, by shard index, and the members that write them where that is known.
+  struct PendingCheckpoint {
+    std::vector<GenerationMember> writers = {};
+    std::map<int, v1::ShardWritten> shards = {};
+    bool is_committing = false;
+  };
+  void OnShardWritten(const v1::ShardWritten& written);
+  void OnCheckpointFinished(const run_event::CheckpointFinished& finished);
+  void CheckpointFailed(const PartialId& id, const std::string& reason);
+  // A trainer is gone: checkpoints that wait for its shard will never be whole.
+  void DropCheckpointsOf(const RunWorker& worker);
+  void Discard(const PartialId& id);
+  void WantCheckpoint();
+  void CheckCheckpointRetry();
+  // Whether the held boundary's state is committed; asks for that and sets the reason until then.
+  // Ends the run where it cannot be.
+  bool IsHeldStateCommitted(int64_t iteration);
 
   // --- time (run_machine_tick.cc) ---
   void CheckHeartbeats();
@@ -338,6 +387,11 @@ class RunMachine {
   MonotonicTime ending_since_;
 
   v1::StepReport last_step_;
+  std::map<PartialId, PendingCheckpoint> pending_checkpoints_;
+  std::optional<MonotonicTime> checkpoint_retry_at_;
+  int final_checkpoint_attempts_ = 0;
+  MonotonicTime final_checkpoint_not_before_;
+  bool is_final_checkpoint_requested_ = false;
   std::optional<v1::Checkpoint> last_checkpoint_;
   int64_t num_checkpoints_ = 0;
   int64_t num_failed_checkpoints_ = 0;

@@ -39,16 +39,16 @@ absl::Status RunMachine::Apply(RunCommand command, const std::string& argument) 
   }
   switch (command) {
     case RunCommand::kCheckpoint:
-      if (is_pause_wanted_) {
-        return absl::FailedPreconditionError(
-            "the run is paused; checkpoints are taken while it runs: resume it first");
-      }
       if (!was_ever_assigned_) {
         return absl::FailedPreconditionError("the run has not begun: " + reason_);
       }
+      if (is_pause_wanted_ && !(phase_ == Phase::kPaused && AllMembersIn(v1::TRAINER_PHASE_HELD))) {
+        return absl::FailedPreconditionError(
+            "the run is about to pause or has not done an iteration since it was formed; take the "
+            "checkpoint when it is paused at a boundary, or resume it first");
+      }
       checkpoint_wanted_from_ = step_;
-      pending_flags_ |= v1::FLAG_CHECKPOINT;
-      if (phase_ == Phase::kRunning) RaiseFlags(v1::FLAG_CHECKPOINT);
+      if (!last_checkpoint_.has_value() || last_checkpoint_->step() < step_) WantCheckpoint();
       return absl::OkStatus();
     case RunCommand::kPause:
       is_pause_wanted_ = true;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "common/exit_code.h"
 #include "coordinator/run_machine.h"
 #include "coordinator/sync_plan.h"
@@ -60,6 +61,7 @@ void RunMachine::Form(FormingCause cause, const std::string& reason) {
   forming_cause_ = cause;
   forming_reason_ = reason;
   is_judged_ = false;
+  is_final_checkpoint_requested_ = false;
   if (was_ever_assigned_) waiting_since_ = now_;
   if (cause != FormingCause::kStart && cause != FormingCause::kResize) {
     ++num_recoveries_;
@@ -222,6 +224,14 @@ void RunMachine::CompareSynced() {
 void RunMachine::Run() {
   generation_base_ = MemberAt(0)->trainer->synced.iteration();
   step_ = generation_base_;
+  if (last_checkpoint_.has_value() && generation_base_ < last_checkpoint_->step()) {
+    // What was the newest turned out to be damaged when it was loaded.
+    const std::string& digest = MemberAt(0)->trainer->synced.digest();
+    last_checkpoint_->set_step(generation_base_);
+    last_checkpoint_->set_state_digest(absl::BytesToHexString(digest));
+    last_checkpoint_->set_path(
+        fmt::format("{}/checkpoints/{}", options_.run_dir, StepName(generation_base_)));
+  }
   assign_not_before_ = {};
   PersistGeneration(forming_reason_, /*is_running=*/true);
   if (recovering_since_.has_value()) {
@@ -252,25 +262,19 @@ void RunMachine::OnAllHeld() {
   });
   const v1::Held& first = MemberAt(0)->trainer->held;
   step_ = std::max(step_, first.iteration());
-  if (is_done) {
-    if (first.state_digest().empty()) {
-      return Fail(
-          static_cast<int>(ExitCode::kStorage),
-          fmt::format("all {} steps are done, but the last checkpoint could not be written; "
-                      "run the same command again with --resume auto",
-                      first.iteration()));
+  const bool is_end =
+      ending_flag_ != 0 && (Has(flags, v1::FLAG_PREEMPT) || Has(flags, v1::FLAG_STOP));
+  if (is_done || is_end) {
+    if (!IsHeldStateCommitted(first.iteration())) return;
+    Outcome outcome;
+    if (is_done) {
+      outcome = {.state = "SUCCEEDED",
+                 .reason = fmt::format("all {} steps done", first.iteration()),
+                 .exit_code = static_cast<int>(ExitCode::kDone)};
+    } else {
+      outcome = EndingOutcome(fmt::format("{} at step {}", ending_reason_, first.iteration()));
     }
-    return End({.state = "SUCCEEDED",
-                .reason = fmt::format("all {} steps done", first.iteration()),
-                .exit_code = static_cast<int>(ExitCode::kDone),
-                .state_digest = first.state_digest(),
-                .step = first.iteration()});
-  }
-  if (ending_flag_ != 0 && (Has(flags, v1::FLAG_PREEMPT) || Has(flags, v1::FLAG_STOP))) {
-    if (first.state_digest().empty()) return EndWithoutBoundary("its checkpoint was not committed");
-    Outcome outcome =
-        EndingOutcome(fmt::format("{} at step {}", ending_reason_, first.iteration()));
-    outcome.state_digest = first.state_digest();
+    outcome.state_digest = last_checkpoint_->state_digest();
     outcome.step = first.iteration();
     return End(std::move(outcome));
   }

@@ -14,6 +14,7 @@ RunActions RunMachine::Tick(MonotonicTime now) {
   if (!HasEnded()) CheckHeartbeats();
   if (!HasEnded()) CheckHangs();
   if (!HasEnded()) CheckWrittenOff();
+  if (!HasEnded()) CheckCheckpointRetry();
   ForgetLostWorkers();
   Step();
   constexpr MonotonicDuration kLasting = std::chrono::seconds(1);

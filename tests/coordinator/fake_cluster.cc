@@ -83,6 +83,7 @@ void FakeCluster::SayHello(Worker& worker) {
     if (trainer.parked) *hello.mutable_parked() = *trainer.parked;
     if (trainer.synced) *hello.mutable_synced() = *trainer.synced;
     if (trainer.held) *hello.mutable_held() = *trainer.held;
+    if (trainer.shard_written) *hello.mutable_shard_written() = *trainer.shard_written;
   }
   ToMachine(worker, std::move(message));
 }
@@ -101,6 +102,7 @@ void FakeCluster::Disconnect(const std::string& id) {
 void FakeCluster::Remove(const std::string& id) {
   Worker& worker = *workers_.at(id);
   worker.trainer.reset();
+  worker.shard_under_way.reset();
   worker.is_gone = true;
   Disconnect(id);
 }
@@ -115,6 +117,7 @@ void FakeCluster::KillTrainer(const std::string& id, int signal, int exit_code,
   message.mutable_trainer_exited()->set_exit_code(exit_code);
   message.mutable_trainer_exited()->set_last_log_lines(log);
   worker.trainer.reset();
+  worker.shard_under_way.reset();
   ToMachine(worker, std::move(message));
 }
 
@@ -200,6 +203,8 @@ void FakeCluster::Carry(RunActions actions) {
         configured_ = options_.run;
         Carry(machine_->Handle(run_event::Configured{options_.run}, now_));
       }
+    } else if (auto* commit = std::get_if<run_action::CommitCheckpoint>(&action)) {
+      Commit(*commit);
     } else if (auto* end = std::get_if<run_action::EndRun>(&action)) {
       EXPECT_FALSE(outcome_.has_value()) << "the run ended twice";
       outcome_ = end->outcome;
@@ -360,6 +365,11 @@ void FakeCluster::ReceiveControl(Worker& worker, const v1::ControlMessage& messa
     if (trainer.iteration >= options_.run.target_step) Hold(worker, 0);
   } else if (message.has_raise_flags()) {
     trainer.flags |= message.raise_flags().flags();
+    const auto checkpoint = static_cast<uint32_t>(v1::FLAG_CHECKPOINT);
+    if (trainer.phase == v1::TRAINER_PHASE_HELD && (trainer.flags & checkpoint) != 0) {
+      trainer.flags &= ~checkpoint;
+      WriteShard(worker);
+    }
   } else if (message.has_resume() && message.resume().generation() == trainer.prepared &&
              trainer.phase == v1::TRAINER_PHASE_HELD) {
     trainer.phase = v1::TRAINER_PHASE_RUNNING;
@@ -378,6 +388,13 @@ void FakeCluster::Run(Worker& worker) {
   }
   if (!worker.trainer.has_value() || worker.trainer->is_stopped) return;
   Trainer& trainer = *worker.trainer;
+  if (worker.shard_under_way.has_value() && now_ >= worker.shard_under_way->first) {
+    trainer.shard_written = worker.shard_under_way->second;
+    worker.shard_under_way.reset();
+    v1::TrainerMessage message;
+    *message.mutable_shard_written() = *trainer.shard_written;
+    FromTrainer(worker, std::move(message));
+  }
   if (now_ - trainer.reported_at >= milliseconds(200)) {
     trainer.reported_at = worker.last_activity = now_;
     v1::TrainerMessage message;
@@ -512,9 +529,9 @@ void FakeCluster::Iterate(Worker& worker) {
       (flags & ~static_cast<uint32_t>(v1::FLAG_CHECKPOINT)) != 0) {
     return Hold(worker, flags);
   }
-  if (trainer.rank == 0 &&
-      (trainer.iteration % options_.checkpoint_every == 0 || (flags & v1::FLAG_CHECKPOINT) != 0)) {
-    Commit(worker);
+  if (trainer.iteration % options_.checkpoint_every == 0 ||
+      (flags & static_cast<uint32_t>(v1::FLAG_CHECKPOINT)) != 0) {
+    WriteShard(worker);
   }
 }
 
@@ -528,23 +545,41 @@ void FakeCluster::Hold(Worker& worker, uint32_t flags) {
   held.set_iteration(trainer.iteration);
   held.set_flags(flags);
   held.set_done(trainer.iteration >= options_.run.target_step);
-  if (trainer.rank == 0 && (held.done() || (flags & (v1::FLAG_PREEMPT | v1::FLAG_STOP)) != 0)) {
-    Commit(worker);
-    held.set_state_digest(Digest(trainer.iteration, trainer.is_corrupt));
-  }
   trainer.held = held;
   FromTrainer(worker, std::move(message));
 }
 
-void FakeCluster::Commit(Worker& worker) {
-  committed_step_ = std::max(committed_step_, worker.trainer->iteration);
-  v1::TrainerMessage message;
-  v1::EventReport& event = *message.mutable_report()->mutable_event();
-  event.set_kind("checkpoint_committed");
-  v1::Fact& fact = *event.add_facts();
-  fact.set_key("step");
-  fact.set_integer(worker.trainer->iteration);
-  FromTrainer(worker, std::move(message));
+void FakeCluster::WriteShard(Worker& worker) {
+  const Trainer& trainer = *worker.trainer;
+  v1::ShardWritten written;
+  written.set_step(trainer.iteration);
+  written.set_term(trainer.assign.term());
+  written.set_generation(trainer.generation);
+  written.set_shard_index(trainer.rank);
+  written.set_num_shards(trainer.assign.members_size());
+  if (!options_.can_write) written.set_error("no space left on device");
+  const auto range = static_cast<uint64_t>(options_.write_time.count());
+  const MonotonicDuration takes(static_cast<int64_t>(range == 0 ? 0 : random_() % range));
+  worker.shard_under_way = {now_ + takes, std::move(written)};
+}
+
+void FakeCluster::Commit(const run_action::CommitCheckpoint& commit) {
+  ASSERT_FALSE(commit.shards.empty());
+  for (size_t i = 0; i < commit.shards.size(); ++i) {
+    EXPECT_EQ(commit.shards[i].shard_index(), static_cast<int>(i));
+    EXPECT_EQ(commit.shards[i].num_shards(), static_cast<int>(commit.shards.size()));
+    EXPECT_EQ(commit.shards[i].step(), commit.id.step);
+    EXPECT_EQ(commit.shards[i].generation(), static_cast<int64_t>(commit.id.generation));
+  }
+  run_event::CheckpointFinished finished{.id = commit.id};
+  if (options_.can_commit) {
+    committed_step_ = std::max(committed_step_, commit.id.step);
+    finished.checkpoint.set_step(commit.id.step);
+    finished.checkpoint.set_state_digest(Digest(commit.id.step, false));
+  } else {
+    finished.status = absl::ResourceExhaustedError("no space left on device");
+  }
+  Carry(machine_->Handle(finished, now_));
 }
 
 }  // namespace albef

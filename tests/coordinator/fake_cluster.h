@@ -33,6 +33,9 @@ class FakeCluster {
     MonotonicDuration tick = std::chrono::milliseconds(20);
     uint64_t seed = 1;
     int64_t checkpoint_every = 10;
+    MonotonicDuration write_time = {};  // of a shard, random
+    bool can_write = true;              // shards
+    bool can_commit = true;             // checkpoints whose shards are written
   };
 
   // One life of a trainer process.
@@ -53,6 +56,7 @@ class FakeCluster {
     std::optional<v1::Parked> parked = {};
     std::optional<v1::Synced> synced = {};
     std::optional<v1::Held> held = {};
+    std::optional<v1::ShardWritten> shard_written = {};
     MonotonicTime section_since = {};
     v1::Activity::Section section = v1::Activity::SECTION_SETUP;
     MonotonicTime reported_at = {};
@@ -73,6 +77,7 @@ class FakeCluster {
     MonotonicTime heartbeat_at = {};
     MonotonicTime last_activity = {};
     std::deque<std::pair<MonotonicTime, v1::WorkerMessage>> to_machine;
+    std::optional<std::pair<MonotonicTime, v1::ShardWritten>> shard_under_way = {};
     std::deque<std::pair<MonotonicTime, v1::CoordinatorMessage>> to_worker;
     std::optional<v1::End> end = {};
     std::optional<int> exit_at_start = {};  // its trainers exit with this code instead of starting
@@ -108,6 +113,11 @@ class FakeCluster {
   // The coordinator dies; another with the next term reads what it persisted.
   void RestartCoordinator();
 
+  void SetStorage(bool can_write, bool can_commit) {
+    options_.can_write = can_write;
+    options_.can_commit = can_commit;
+  }
+
   RunMachine& machine() { return *machine_; }
   const std::optional<Outcome>& outcome() const { return outcome_; }
   const std::vector<Event>& events() const { return events_; }
@@ -138,11 +148,12 @@ class FakeCluster {
   void FinishSync(Worker& worker);
   void Iterate(Worker& worker);
   void Hold(Worker& worker, uint32_t flags);
-  void Commit(Worker& worker);
+  void WriteShard(Worker& worker);
+  void Commit(const run_action::CommitCheckpoint& commit);
   void EnterSection(Trainer& trainer, v1::Activity::Section section);
   Worker* Owner(const GenerationMember& member);
 
-  const Options options_;
+  Options options_;
   std::mt19937_64 random_;
   MonotonicTime now_ = MonotonicTime(std::chrono::seconds(1000));
   std::unique_ptr<RunMachine> machine_;

@@ -315,7 +315,6 @@ TEST(RunMachine, PauseHoldsAtABoundaryAndResumeGoesOn) {
   const int64_t step = cluster->machine().Status().step();
   cluster->Advance(seconds(60));
   EXPECT_EQ(cluster->machine().Status().step(), step);
-  EXPECT_TRUE(absl::IsFailedPrecondition(cluster->Command(RunCommand::kCheckpoint)));
   ASSERT_TRUE(cluster->Command(RunCommand::kResume).ok());
   EXPECT_EQ(cluster->machine().state(), v1::RUN_STATE_RUNNING);
   ExpectSucceeds(*cluster);
@@ -600,18 +599,108 @@ TEST(RunMachine, WorkersOfAnotherRunOrANewerTermAreRefused) {
   EXPECT_TRUE(absl::IsFailedPrecondition(refusal(hello)));
 }
 
-TEST(RunMachine, AMissingLastCheckpointIsNoSuccess) {
-  auto cluster = Running();
-  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().Status().step() == 49; }));
-  cluster->StopCoordinator();
-  cluster->Advance(milliseconds(400));
-  for (auto& [at, message] : cluster->worker("a").to_machine) {
-    v1::TrainerMessage& inner = *message.mutable_from_trainer()->mutable_message();
-    if (inner.has_held()) inner.mutable_held()->clear_state_digest();
+TEST(RunMachine, ARunWhoseLastCheckpointCannotBeWrittenHasNotSucceeded) {
+  for (const bool can_write : {false, true}) {
+    auto cluster = Running();
+    ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().Status().step() >= 45; }));
+    cluster->SetStorage(can_write, /*can_commit=*/false);
+    ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->outcome().has_value(); }));
+    EXPECT_EQ(cluster->outcome()->exit_code, 74);
+    EXPECT_THAT(cluster->outcome()->reason, HasSubstr("no space left on device"));
+    EXPECT_THAT(cluster->outcome()->reason, HasSubstr("the newest one is of step 40"));
   }
-  cluster->ContinueCoordinator();
-  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->outcome().has_value(); }));
-  EXPECT_EQ(cluster->outcome()->exit_code, 74);
+}
+
+TEST(RunMachine, AStorageThatRecoversBeforeTheLastAttemptIsEnough) {
+  auto cluster = Running();
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().Status().step() >= 45; }));
+  cluster->SetStorage(/*can_write=*/false, /*can_commit=*/true);
+  ASSERT_TRUE(
+      cluster->AdvanceUntil([&] { return cluster->machine().num_failed_checkpoints() >= 2; }));
+  cluster->SetStorage(true, true);
+  ExpectSucceeds(*cluster);
+}
+
+TEST(RunMachine, AFailedCheckpointIsTriedAgainWhileTrainingGoesOn) {
+  auto cluster = Running();
+  cluster->SetStorage(/*can_write=*/true, /*can_commit=*/false);
+  ASSERT_TRUE(
+      cluster->AdvanceUntil([&] { return cluster->machine().num_failed_checkpoints() == 1; }));
+  cluster->SetStorage(true, true);
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().num_checkpoints() == 1; }));
+  EXPECT_EQ(cluster->machine().generation(), 1);
+  ExpectSucceeds(*cluster);
+}
+
+TEST(RunMachine, ACheckpointWhoseWriterDiedIsDroppedAndTakenAnew) {
+  FakeCluster::Options options = TwoWorkers();
+  options.write_time = std::chrono::hours(1);
+  auto cluster = Running(options);
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().Status().step() == 12; }));
+  // One shard has come, the other never will.
+  cluster->worker("b").shard_under_way->first = {};
+  cluster->Advance(milliseconds(40));
+  cluster->KillTrainer("a");
+  ASSERT_TRUE(cluster->AdvanceUntil(
+      [&] { return !cluster->EventsOf("checkpoint_dropped").empty(); }, seconds(1)));
+  ASSERT_TRUE(cluster->AdvanceUntil(
+      [&] {
+        for (const std::string& id : cluster->ids()) {
+          auto& under_way = cluster->worker(id).shard_under_way;
+          if (under_way.has_value() && under_way->second.step() > 10) under_way->first = {};
+        }
+        return cluster->machine().num_checkpoints() == 1;
+      },
+      seconds(5)));
+  EXPECT_LT(cluster->machine().last_checkpoint()->step(), 20);
+}
+
+TEST(RunMachine, AGenerationChangeDoesNotStopACheckpointWhoseWritersLive) {
+  FakeCluster::Options options = TwoWorkers();
+  options.write_time = std::chrono::hours(1);
+  auto cluster = Running(options);
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().Status().step() >= 11; }));
+  cluster->Add("c", "n3", 2);
+  cluster->Disconnect("c");
+  v1::TrainerMessage failed;
+  failed.mutable_communication_failed()->set_generation(1);
+  v1::WorkerMessage message;
+  message.mutable_from_trainer()->set_incarnation(cluster->trainer("a").incarnation);
+  *message.mutable_from_trainer()->mutable_message() = failed;
+  cluster->worker("a").to_machine.emplace_back(MonotonicTime(), message);
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().generation() == 2; }));
+  for (const char* id : {"a", "b"}) cluster->worker(id).shard_under_way->first = {};
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().num_checkpoints() == 1; }));
+  EXPECT_EQ(cluster->machine().last_checkpoint()->step(), 10);
+}
+
+TEST(RunMachine, ShardsAreToldAgainToARestartedCoordinator) {
+  FakeCluster::Options options = TwoWorkers();
+  options.write_time = std::chrono::hours(1);
+  auto cluster = Running(options);
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().Status().step() >= 11; }));
+  cluster->worker("a").shard_under_way->first = {};
+  cluster->Advance(milliseconds(40));
+  cluster->RestartCoordinator();
+  cluster->worker("b").shard_under_way->first = {};
+  cluster->Reconnect("a");
+  cluster->Reconnect("b");
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().num_checkpoints() == 1; }));
+  EXPECT_EQ(cluster->machine().last_checkpoint()->step(), 10);
+  EXPECT_EQ(cluster->machine().generation(), 1);
+}
+
+TEST(RunMachine, ACheckpointOfAPausedRunIsOfTheBoundaryItIsHeldAt) {
+  auto cluster = Running();
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().Status().step() == 3; }));
+  ASSERT_TRUE(cluster->Command(RunCommand::kPause).ok());
+  EXPECT_TRUE(absl::IsFailedPrecondition(cluster->Command(RunCommand::kCheckpoint)));
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_PAUSED, seconds(1)));
+  ASSERT_TRUE(cluster->Command(RunCommand::kCheckpoint).ok());
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().num_checkpoints() == 1; }));
+  EXPECT_EQ(cluster->machine().last_checkpoint()->step(), cluster->machine().Status().step());
+  ASSERT_TRUE(cluster->Command(RunCommand::kResume).ok());
+  ExpectSucceeds(*cluster);
 }
 
 }  // namespace
