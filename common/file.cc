@@ -115,13 +115,13 @@ absl::Status WriteAll(int fd, std::span<const std::byte> bytes, const fs::path& 
   return absl::OkStatus();
 }
 
-absl::StatusOr<AtomicFile> AtomicFile::Create(const fs::path& path) {
+absl::StatusOr<AtomicFile> AtomicFile::Create(const fs::path& path, mode_t mode) {
   std::string temporary = path.string() + ".XXXXXX";
   FileDescriptor fd(::mkostemp(temporary.data(), O_CLOEXEC));
   if (!fd.valid()) return ErrnoStatus(errno, "create", path);
   AtomicFile file(path, std::move(temporary), std::move(fd));
   // mkstemp makes the file private to its owner.
-  if (::fchmod(file.fd_.get(), 0644) != 0) return ErrnoStatus(errno, "chmod", path);
+  if (::fchmod(file.fd_.get(), mode) != 0) return ErrnoStatus(errno, "chmod", path);
   return file;
 }
 
@@ -141,8 +141,8 @@ absl::Status AtomicFile::Commit() {
   return SyncDirectory(path_.has_parent_path() ? path_.parent_path() : fs::path("."));
 }
 
-absl::Status WriteFileAtomic(const fs::path& path, std::string_view content) {
-  ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
+absl::Status WriteFileAtomic(const fs::path& path, std::string_view content, mode_t mode) {
+  ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path, mode));
   RETURN_IF_ERROR(file.Write(content));
   return file.Commit();
 }

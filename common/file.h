@@ -5,6 +5,8 @@
 #ifndef ALBEF_COMMON_FILE_H_
 #define ALBEF_COMMON_FILE_H_
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <filesystem>
 #include <span>
@@ -91,7 +93,7 @@ absl::Status WriteAll(int fd, std::span<const std::byte> bytes, const std::files
 // the folder). Destroyed without Commit, it leaves nothing behind.
 class AtomicFile {
  public:
-  static absl::StatusOr<AtomicFile> Create(const std::filesystem::path& path);
+  static absl::StatusOr<AtomicFile> Create(const std::filesystem::path& path, mode_t mode = 0644);
   AtomicFile(AtomicFile&& other) noexcept
       : path_(std::move(other.path_)),
         temporary_(std::exchange(other.temporary_, {})),
@@ -113,7 +115,8 @@ class AtomicFile {
 };
 
 // Replaces `path` by `content`, as AtomicFile does.
-absl::Status WriteFileAtomic(const std::filesystem::path& path, std::string_view content);
+absl::Status WriteFileAtomic(const std::filesystem::path& path, std::string_view content,
+                             mode_t mode = 0644);
 
 // Makes the entries of a folder durable.
 absl::Status SyncDirectory(const std::filesystem::path& directory);
