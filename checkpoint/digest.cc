@@ -46,6 +46,19 @@ std::optional<Hash128> HashFromHex(std::string_view text) {
   return hash;
 }
 
+std::string HashToBytes(const Hash128& hash) {
+  XXH128_canonical_t canonical;
+  XXH128_canonicalFromHash(&canonical, {.low64 = hash.low, .high64 = hash.high});
+  return {reinterpret_cast<const char*>(canonical.digest), sizeof(canonical.digest)};
+}
+
+std::optional<Hash128> HashFromBytes(std::string_view bytes) {
+  XXH128_canonical_t canonical;
+  if (bytes.size() != sizeof(canonical.digest)) return std::nullopt;
+  std::ranges::copy(bytes, canonical.digest);
+  return FromXxh(XXH128_hashFromCanonical(&canonical));
+}
+
 Hash128 HashBytes(std::span<const std::byte> bytes) {
   return FromXxh(XXH3_128bits(bytes.data(), bytes.size()));
 }

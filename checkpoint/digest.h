@@ -48,6 +48,10 @@ std::string ToHex(const Hash128& hash);
 // The inverse; nothing for any other text.
 std::optional<Hash128> HashFromHex(std::string_view text);
 
+// The canonical form, 16 bytes, big-endian; and its inverse, nothing for any other number of bytes.
+std::string HashToBytes(const Hash128& hash);
+std::optional<Hash128> HashFromBytes(std::string_view bytes);
+
 Hash128 HashBytes(std::span<const std::byte> bytes);
 
 // XXH3-128 of bytes that come in pieces.

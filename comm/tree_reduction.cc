@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "comm/tree.h"
+#include "common/fault_point.h"
 #include "common/status_macros.h"
 
 namespace albef {
@@ -226,6 +227,7 @@ Work TreeReduction::StartExchange(size_t bucket) {
 
 absl::StatusOr<Work> TreeReduction::StartGather(size_t bucket, const Work& exchange) {
   RETURN_IF_ERROR(exchange.Wait());
+  FaultPoint("reduction");
   std::vector<RankRange> subtrees;
   for (const Slice& slice : slices_) {
     subtrees.insert(subtrees.end(), slice.subtrees.begin(), slice.subtrees.end());

@@ -107,6 +107,10 @@ absl::StatusOr<Fault> ParseFault(std::string_view text) {
     return refuse("process and phase are words of letters, digits, '.', '_' and '-'");
   }
   std::string_view action = text.substr(colon + 1);
+  if (action.ends_with('*')) {
+    fault.is_repeated = true;
+    action.remove_suffix(1);
+  }
   if (action.substr(0, 5) == "exit=") {
     if (!ParseNumber(action.substr(5), fault.exit_code) || fault.exit_code < 0 ||
         fault.exit_code > 255) {
@@ -114,11 +118,11 @@ absl::StatusOr<Fault> ParseFault(std::string_view text) {
     }
     action = "exit";
   } else if (action != "kill" && action != "stop" && action != "abort" && action != "hang" &&
-             action != "hold") {
-    return refuse("actions are kill, stop, exit=N, abort, hang and hold");
+             action != "hold" && action != "damage") {
+    return refuse("actions are kill, stop, exit=N, abort, hang, hold and damage");
   }
   fault.action = action;
-  fault.mark = text;
+  fault.mark = text.substr(0, text.size() - (fault.is_repeated ? 1 : 0));
   std::replace(fault.mark.begin(), fault.mark.end(), '/', '-');
   std::replace(fault.mark.begin(), fault.mark.end(), ':', '-');
   return fault;
@@ -159,17 +163,24 @@ absl::Status SetFaultProcess(std::string_view process) {
   return absl::OkStatus();
 }
 
-void FaultPoint(std::string_view phase, std::optional<int64_t> at) {
+bool FaultPoint(std::string_view phase, std::optional<int64_t> at) {
   const ArmedFaults* armed = armed_faults.load(std::memory_order_acquire);
-  if (armed == nullptr) return;
+  if (armed == nullptr) return false;
+  bool is_damage = false;
   for (const std::unique_ptr<ArmedFault>& entry : armed->faults) {
     const Fault& fault = entry->fault;
     if (fault.phase != phase) continue;
     const int64_t arrival = entry->arrivals.fetch_add(1) + 1;
     if (fault.at.has_value() && *fault.at != at.value_or(arrival)) continue;
-    if (entry->tried.exchange(true)) continue;
-    if (ClaimMark(armed->directory, fault.mark)) CarryOut(fault, armed->directory / fault.mark);
+    if (entry->tried.exchange(true) && !fault.is_repeated) continue;
+    if (!ClaimMark(armed->directory, fault.mark) && !fault.is_repeated) continue;
+    if (fault.action == "damage") {
+      is_damage = true;
+    } else {
+      CarryOut(fault, armed->directory / fault.mark);
+    }
   }
+  return is_damage;
 }
 
 }  // namespace albef

@@ -15,11 +15,13 @@
 //            abort  as a failed assertion
 //            hang   this thread never returns
 //            hold   waits until the mark is removed: the test does what it likes meanwhile
+//            damage FaultPoint returns true: the caller spoils its data in the way it documents
 //
 // Each fault happens once, whatever the number of processes that come there: the one that creates
 // its mark ALBEF_FAULT_DIR/<PROCESS>-<PHASE>[@AT]-<ACTION> ('=' as it is) carries it out. The mark
-// holds the pid and shows the test that the fault took place. Children inherit the environment, so
-// one variable given to the first process reaches all.
+// holds the pid and shows the test that the fault took place. An action followed by '*' is carried
+// out every time by every process that comes there, marked the first time. Children inherit the
+// environment, so one variable given to the first process reaches all.
 //
 // Example: ALBEF_FAULT="trainer.1/gate@7:kill coordinator/checkpoint_renamed:stop".
 #ifndef ALBEF_COMMON_FAULT_POINT_H_
@@ -42,15 +44,16 @@ namespace albef {
 absl::Status SetFaultProcess(std::string_view process);
 
 // Does nothing before SetFaultProcess, and nothing when no fault is armed (one atomic load). Safe
-// from any thread.
-void FaultPoint(std::string_view phase, std::optional<int64_t> at = std::nullopt);
+// from any thread. True: damage was asked for.
+bool FaultPoint(std::string_view phase, std::optional<int64_t> at = std::nullopt);
 
 struct Fault {
   std::string process;
   std::string phase;
   std::optional<int64_t> at;
-  std::string action;  // kill, stop, exit, abort, hang, hold
+  std::string action;  // kill, stop, exit, abort, hang, hold, damage
   int exit_code = 0;
+  bool is_repeated = false;
   std::string mark;  // file name
 
   bool operator==(const Fault&) const = default;

@@ -279,6 +279,10 @@ void RunMachine::OnReport(const v1::Report& report) {
     if (step.generation() >= last_step_.generation()) last_step_ = step;
     if (step.generation() == generation_) NoteProgress(step.step());
   }
+  if (!report.has_event() || report.event().kind() != "evaluation") return;
+  for (const v1::Fact& fact : report.event().facts()) {
+    if (fact.key() == "step") last_evaluation_step_ = fact.integer();
+  }
 }
 
 void RunMachine::OnTrainerStarted(RunWorker& worker, const v1::TrainerStarted& started) {

@@ -387,6 +387,7 @@ class RunMachine {
   MonotonicTime ending_since_;
 
   v1::StepReport last_step_;
+  int64_t last_evaluation_step_ = 0;
   std::map<PartialId, PendingCheckpoint> pending_checkpoints_;
   std::optional<MonotonicTime> checkpoint_retry_at_;
   int final_checkpoint_attempts_ = 0;

@@ -180,6 +180,7 @@ void RunMachine::Assign(const MembershipDecision& decision) {
   assign.set_source_rank(plan.source_rank);
   assign.set_source_loads(plan.source_loads);
   for (const int rank : plan.receiver_ranks) assign.add_receiver_ranks(rank);
+  assign.set_last_evaluation_step(last_evaluation_step_);
   Enter(Phase::kSyncing,
         fmt::format("{}; {}", decision.reason,
                     plan.source_loads ? "rank 0 loads the state"

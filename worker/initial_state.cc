@@ -101,7 +101,6 @@ absl::Status Import(const RunSetup& setup, RunLog& log, TrainState& state) {
 absl::StatusOr<std::unique_ptr<TrainState>> MakeInitialState(const RunSetup& setup, RunLog& log,
                                                              torch::Device device) {
   Albef model(ModelOptions(setup.config));
-  RETURN_IF_ERROR(setup.store->CleanUp());
   if (setup.action == StartAction::kNew) {
     // Lines of an attempt that was lost before its first checkpoint.
     log.RestartAfter(0, "new run");

@@ -1,8 +1,10 @@
 #include "worker/pretrain_step.h"
 
 #include <chrono>
+#include <limits>
 #include <utility>
 
+#include "common/fault_point.h"
 #include "common/random.h"
 #include "common/status_macros.h"
 
@@ -117,6 +119,7 @@ absl::StatusOr<PretrainStep::Report> PretrainStep::Run(const InputSource& inputs
   std::optional<Gathering> gathering;
   for (int64_t v = hosted.begin; v < hosted.end; ++v) {
     options_.enter(Section::kData);
+    FaultPoint("data", iteration);
     absl::StatusOr<PretrainInputs> batch = inputs(v);
     if (!batch.ok()) {
       reduction_.Reset();
@@ -125,6 +128,7 @@ absl::StatusOr<PretrainStep::Report> PretrainStep::Run(const InputSource& inputs
     laps.Add(seconds.data_wait);
 
     options_.enter(Section::kCompute);
+    FaultPoint("forward", iteration);
     torch::manual_seed(RandomStream(options_.seed, RandomPurpose::kCompute,
                                     static_cast<uint64_t>(iteration), static_cast<uint32_t>(v))
                            .Next32());
@@ -139,6 +143,9 @@ absl::StatusOr<PretrainStep::Report> PretrainStep::Run(const InputSource& inputs
     arena.BindGradients(reduction_.Leaf());
     reduction_.Leaf().zero_();
     (output.loss_mlm + output.loss_itc + output.loss_itm).backward();
+    if (FaultPoint("gradient", iteration)) {
+      reduction_.Leaf()[0] = std::numeric_limits<float>::quiet_NaN();
+    }
     laps.Add(seconds.backward);
 
     reduction_.AddLeaf();
@@ -156,6 +163,7 @@ absl::StatusOr<PretrainStep::Report> PretrainStep::Run(const InputSource& inputs
                   .text_feat_m_NE = gathering->text_NE};
   const torch::Tensor records_NW = GateRecords(losses_N3, NonFiniteFlag(arena.gradients()),
                                                temperature, options_.raised_flags());
+  FaultPoint("gate", iteration);
   const absl::StatusOr<torch::Tensor> records_VW = GatherGate(records_NW);
   if (!records_VW.ok()) {
     held_ = held;
@@ -165,6 +173,7 @@ absl::StatusOr<PretrainStep::Report> PretrainStep::Run(const InputSource& inputs
   laps.Add(seconds.gate);
 
   options_.enter(Section::kCompute);
+  FaultPoint("commit", iteration);
   Commit(report.decision, held);
   laps.Add(seconds.commit);
   seconds.total = laps.total();

@@ -37,6 +37,7 @@ namespace albef {
 // A worker among the members of a generation.
 struct Place {
   Communicator* communicator = nullptr;  // null for a lone worker
+  int64_t term = 0;                      // of the assignment
   int64_t generation = 0;
   int rank = 0;
   std::vector<Slice> slices;  // of all ranks

@@ -2,162 +2,354 @@
 
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
-#include <unistd.h>
 
+#include <algorithm>
 #include <memory>
-#include <mutex>
+#include <optional>
 #include <utility>
 
+#include "checkpoint/digest.h"
+#include "comm/grpc_communicator.h"
+#include "comm/mesh_server.h"
+#include "comm/slices.h"
+#include "common/fault_point.h"
 #include "common/format_absl.h"
 #include "common/status_macros.h"
-#include "coordinator/progress_line.h"
 #include "coordinator/run_setup.h"
+#include "worker/activity.h"
 #include "worker/compute.h"
 #include "worker/initial_state.h"
-#include "worker/stop_signal.h"
+#include "worker/state_transfer.h"
+#include "worker/supervisor_link.h"
 #include "worker/torch_errors.h"
 #include "worker/training_loop.h"
 
 namespace albef {
 namespace {
 
-// Writes to the run directory and shows progress on the terminal.
-class TerminalLog final : public RunLog {
- public:
-  TerminalLog(const RunSetup& setup, Recorder* recorder)
-      : target_step_(setup.target_step),
-        num_epochs_(setup.config.schedular.epochs),
-        recorder_(recorder),
-        progress_(ProgressPrinter::Options::ForDescriptor(STDERR_FILENO)) {}
-  ~TerminalLog() override { progress_.EndLine(); }
-
-  void RestartAfter(int64_t step, const std::string& reason) override {
-    recorder_->RestartAfter(step, reason);
-  }
-
-  void RecordStep(const StepMetrics& metrics) override {
-    recorder_->RecordStep(metrics);
-    const std::lock_guard lock(mutex_);
-    progress_.Show(ProgressOf(metrics, target_step_, num_epochs_));
-  }
-
-  void RecordEvent(const Event& event) override {
-    {
-      const std::lock_guard lock(mutex_);
-      progress_.EndLine();
-    }
-    recorder_->RecordEvent(event);
-  }
-
-  void RecordBadSample(std::string json) override { recorder_->RecordBadSample(std::move(json)); }
-
- private:
-  const int64_t target_step_;
-  const int64_t num_epochs_;
-  Recorder* const recorder_;
-  std::mutex mutex_;
-  ProgressPrinter progress_;  // guarded by mutex_
-};
-
-// The run from here to its end; the state and reason in which it leaves this process. Errors:
-// UNAVAILABLE and RESOURCE_EXHAUSTED from storage, ABORTED where a restart would not help.
-absl::StatusOr<Outcome> TrainAlone(RunSetup& setup, TrainState& state, Recorder& recorder,
-                                   torch::Device device) {
-  TerminalLog log(setup, &recorder);
-  TrainingLoop loop(&setup, &state, &log,
-                    {.device = device,
-                     .raised_flags = [] { return StopRequested() ? gate_flag::kPreempt : 0U; },
-                     .cancelled = StopRequested});
-  loop.StateReplaced(/*is_on_disk=*/setup.action == StartAction::kContinue);
-  const absl::StatusOr<TrainingLoop::Boundary> boundary =
-      loop.Run(Place::Alone(setup.plan.virtual_ranks()));
-  if (!boundary.ok()) {
-    // Nothing is wrong with the state itself: what was reached is kept where that is possible.
-    if (!absl::IsAborted(boundary.status())) {
-      loop.CommitCheckpoint("before the end of a failed run").IgnoreError();
-    }
-    return boundary.status();
-  }
-  Outcome outcome{.step = state.counters().iteration};
-  if (boundary->done) {
-    outcome.state = "SUCCEEDED";
-    outcome.reason = fmt::format("all {} steps done", setup.target_step);
-  } else {
-    outcome.state = "PREEMPTED";
-    outcome.reason =
-        fmt::format("{} at step {} of {}", StopSignalName(), outcome.step, setup.target_step);
-    outcome.exit_code = static_cast<int>(ExitCode::kPreempted);
-  }
-  ASSIGN_OR_RETURN(outcome.state_digest, loop.CommitCheckpoint(outcome.reason));
-  if (boundary->done) loop.EvaluateIfDue();
-  return outcome;
+// The decision, as it travels.
+v1::GateDecision ToProto(const GateDecision& decision) {
+  v1::GateDecision message;
+  message.set_iteration(decision.iteration);
+  message.set_committed(decision.committed);
+  message.set_flags(decision.flags);
+  message.set_loss_mlm(decision.loss_mlm);
+  message.set_loss_itc(decision.loss_itc);
+  message.set_loss_itm(decision.loss_itm);
+  message.set_temperature(decision.temperature);
+  return message;
 }
 
-// Prepared run → outcome. Everything below may throw what LibTorch throws.
-absl::StatusOr<Outcome> TrainPrepared(RunSetup& setup, Recorder& recorder,
-                                      const std::string& device_name) {
-  ASSIGN_OR_RETURN(
-      const torch::Device device,
-      ConfigureCompute({.device = device_name,
-                        .threads = static_cast<int>(*setup.config.threads_per_worker),
-                        .deterministic = *setup.config.deterministic,
-                        .tf32 = setup.config.precision == RunConfig::Precision::kTf32}));
-  ASSIGN_OR_RETURN(const std::unique_ptr<TrainState> state,
-                   MakeInitialState(setup, recorder, device));
-  RETURN_IF_ERROR(WriteFileAtomic(setup.run_dir / "config.yaml", ResolvedYaml(setup.config)));
-  spdlog::info(
-      "training run_dir={} step={} target_step={} epochs={} steps_per_epoch={} "
-      "virtual_ranks={} batch_size={} pairs={} threads={} device={}",
-      setup.run_dir.string(), state->counters().iteration, setup.target_step,
-      setup.config.schedular.epochs, setup.plan.steps_per_epoch(), setup.plan.virtual_ranks(),
-      setup.config.batch_size, setup.plan.num_samples(), *setup.config.threads_per_worker,
-      device.str());
-  return TrainAlone(setup, *state, recorder, device);
+GateDecision FromProto(const v1::GateDecision& message) {
+  return {.iteration = message.iteration(),
+          .committed = message.committed(),
+          .flags = message.flags(),
+          .loss_mlm = message.loss_mlm(),
+          .loss_itc = message.loss_itc(),
+          .loss_itm = message.loss_itm(),
+          .temperature = message.temperature()};
+}
+
+static_assert(gate_flag::kCheckpoint == v1::FLAG_CHECKPOINT &&
+              gate_flag::kPause == v1::FLAG_PAUSE && gate_flag::kResize == v1::FLAG_RESIZE &&
+              gate_flag::kPreempt == v1::FLAG_PREEMPT && gate_flag::kStop == v1::FLAG_STOP);
+
+class Trainer {
+ public:
+  Trainer(RunSetup setup, torch::Device device, MeshServer* mesh, ActivityTracker* activity,
+          SupervisorLink* link)
+      : setup_(std::move(setup)), device_(device), mesh_(mesh), activity_(activity), link_(link) {}
+
+  // One generation after the other, until the end. An error is this trainer's own.
+  absl::Status Run() {
+    Park(0);
+    int64_t parked = 0;
+    while (true) {
+      activity_->Enter(Section::kIdle);
+      const Orders orders = inbox().Await([&](const Orders& now) {
+        return now.is_ended || now.prepared > parked || now.assign.has_value();
+      });
+      if (orders.is_ended) return absl::OkStatus();
+      if (orders.prepared > parked) {
+        parked = orders.prepared;
+        FaultPoint("forming", parked);
+        Park(parked);
+        continue;
+      }
+      RETURN_IF_ERROR(TakePart(*orders.assign));
+      // Out of the generation; only a newer one matters now.
+      activity_->Enter(Section::kIdle);
+      inbox().Await([&](const Orders& now) { return now.is_ended || now.prepared > parked; });
+    }
+  }
+
+ private:
+  Inbox& inbox() { return link_->inbox(); }
+
+  bool IsOver(const Orders& orders) const {
+    return orders.is_ended || orders.prepared > generation_;
+  }
+  bool IsOver() { return IsOver(inbox().Now()); }
+
+  int64_t iteration() const { return state_->counters().iteration; }
+
+  void Park(int64_t generation) {
+    v1::TrainerMessage message;
+    v1::Parked& parked = *message.mutable_parked();
+    parked.set_generation(generation);
+    parked.set_mesh_address(mesh_->address());
+    parked.set_has_state(has_state_);
+    if (has_state_) {
+      parked.set_iteration(iteration());
+      parked.set_holds_iteration(loop_->HoldsIteration());
+      if (loop_->last_decision().has_value()) {
+        *parked.mutable_last_decision() = ToProto(*loop_->last_decision());
+      }
+    }
+    link_->Send(message);
+  }
+
+  void CommunicationFailed(const absl::Status& status) {
+    if (IsOver()) return;  // it was told to leave
+    spdlog::warn("communication failed generation={} reason=\"{}\"", generation_, status.message());
+    v1::TrainerMessage message;
+    v1::CommunicationFailed& failed = *message.mutable_communication_failed();
+    failed.set_generation(generation_);
+    failed.set_peer_rank(-1);
+    failed.set_message(std::string(status.message()));
+    link_->Send(message);
+  }
+
+  absl::Status TakePart(const v1::Assign& assign) {
+    generation_ = assign.generation();
+    ASSIGN_OR_RETURN(const Place place, MakePlace(assign));
+    activity_->Enter(Section::kSync);
+    // What the trainers must still do together if this one fails is up to the next generation.
+    std::unique_ptr<Communicator> communicator;
+    if (place.slices.size() > 1) {
+      absl::StatusOr<std::unique_ptr<Communicator>> connected =
+          GrpcCommunicator::Connect(*mesh_, MembershipOf(assign));
+      if (!connected.ok()) {
+        CommunicationFailed(connected.status());
+        return absl::OkStatus();
+      }
+      communicator = *std::move(connected);
+    }
+    FaultPoint("syncing", assign.generation());
+    RETURN_IF_ERROR(Synchronize(assign, communicator.get()));
+    if (communicator != nullptr && !communicator->status().ok()) {
+      CommunicationFailed(communicator->status());
+      return absl::OkStatus();
+    }
+    loop_->ForgetGeneration();
+    communicator_ = std::move(communicator);
+    state_->Prologue();
+    ASSIGN_OR_RETURN(const Hash128 digest,
+                     DigestOf(*state_, static_cast<int>(*setup_.config.threads_per_worker)));
+    v1::TrainerMessage message;
+    v1::Synced& synced = *message.mutable_synced();
+    synced.set_generation(generation_);
+    synced.set_iteration(iteration());
+    synced.set_digest(HashToBytes(digest));
+    link_->Send(message);
+
+    activity_->Enter(Section::kIdle);
+    const Orders orders =
+        inbox().Await([this](const Orders& now) { return IsOver(now) || now.is_run; });
+    if (IsOver(orders)) return absl::OkStatus();
+    has_state_ = true;
+    return Iterate(place, assign);
+  }
+
+  absl::StatusOr<Place> MakePlace(const v1::Assign& assign) const {
+    Place place{.communicator = nullptr,
+                .term = assign.term(),
+                .generation = assign.generation(),
+                .rank = assign.rank()};
+    ASSIGN_OR_RETURN(place.slices, DivideRanks(setup_.plan.virtual_ranks(), assign.members_size()));
+    return place;
+  }
+
+  static MeshMembership MembershipOf(const v1::Assign& assign) {
+    MeshMembership membership{.epoch = {.term = assign.term(), .generation = assign.generation()},
+                              .rank = assign.rank()};
+    for (const v1::Member& member : assign.members()) {
+      membership.members.push_back(
+          {.address = member.mesh_address(), .incarnation = member.incarnation()});
+    }
+    return membership;
+  }
+
+  // Brings this member to the generation's state. Failures of the communicator are not reported
+  // here; they show in its status.
+  absl::Status Synchronize(const v1::Assign& assign, Communicator* communicator) {
+    const auto& receivers = assign.receiver_ranks();
+    const bool receives =
+        std::find(receivers.begin(), receivers.end(), assign.rank()) != receivers.end();
+    if (receives) {
+      has_state_ = false;
+      if (state_ == nullptr) Adopt(MakeBlankState(setup_, device_));
+      if (ReceiveState(*state_, assign.source_rank(), *communicator).ok()) {
+        loop_ = MakeLoop();
+      }
+      return absl::OkStatus();
+    }
+    if (assign.source_loads()) {
+      has_state_ = false;
+      loop_.reset();
+      state_.reset();
+      ASSIGN_OR_RETURN(setup_.action, setup_.NextAction());
+      ASSIGN_OR_RETURN(std::unique_ptr<TrainState> state,
+                       MakeInitialState(setup_, *link_, device_));
+      Adopt(std::move(state));
+    } else if (assign.has_decision() && assign.decision().iteration() == iteration()) {
+      loop_->Apply(FromProto(assign.decision()));
+    }
+    if (assign.rank() == assign.source_rank() && !receivers.empty()) {
+      SendState(*state_, {receivers.begin(), receivers.end()}, *communicator).IgnoreError();
+    }
+    return absl::OkStatus();
+  }
+
+  void Adopt(std::unique_ptr<TrainState> state) {
+    loop_.reset();
+    state_ = std::move(state);
+    loop_ = MakeLoop();
+  }
+
+  std::unique_ptr<TrainingLoop> MakeLoop() {
+    return std::make_unique<TrainingLoop>(
+        &setup_, state_.get(), link_,
+        TrainingLoop::Options{.device = device_,
+                              .raised_flags = [this] { return inbox().Now().flags; },
+                              .enter = [this](Section section) { activity_->Enter(section); },
+                              .decided =
+                                  [this](const GateDecision& decision) {
+                                    inbox().Lower(decision.flags);
+                                    activity_->EndIteration(iteration());
+                                  },
+                              .should_leave = [this] { return IsOver(); },
+                              .shard_written =
+                                  [this](const v1::ShardWritten& written) {
+                                    v1::TrainerMessage message;
+                                    *message.mutable_shard_written() = written;
+                                    link_->Send(message);
+                                  }});
+  }
+
+  absl::Status Iterate(Place place, const v1::Assign& assign) {
+    place.communicator = communicator_.get();
+    if (place.rank == 0) {
+      spdlog::info(
+          "training run_dir={} step={} target_step={} epochs={} steps_per_epoch={} "
+          "virtual_ranks={} batch_size={} pairs={} threads={} device={} workers={} generation={}",
+          setup_.run_dir.string(), iteration(), setup_.target_step, setup_.config.schedular.epochs,
+          setup_.plan.steps_per_epoch(), setup_.plan.virtual_ranks(), setup_.config.batch_size,
+          setup_.plan.num_samples(), *setup_.config.threads_per_worker, device_.str(),
+          place.slices.size(), generation_);
+    }
+    activity_->StartGeneration(generation_, iteration());
+    while (true) {
+      const absl::StatusOr<TrainingLoop::Boundary> boundary =
+          loop_->Run(place, assign.last_evaluation_step());
+      if (!boundary.ok()) {
+        if (communicator_ == nullptr || communicator_->status().ok()) return boundary.status();
+        CommunicationFailed(boundary.status());
+        return absl::OkStatus();
+      }
+      if (boundary->left || IsOver()) return absl::OkStatus();
+      if (!Hold(*boundary)) return absl::OkStatus();
+    }
+  }
+
+  // False when the generation is over.
+  bool Hold(const TrainingLoop::Boundary& boundary) {
+    inbox().BeginHold();
+    activity_->Enter(Section::kIdle);
+    v1::TrainerMessage message;
+    v1::Held& held = *message.mutable_held();
+    held.set_generation(generation_);
+    held.set_iteration(iteration());
+    held.set_flags(boundary.flags);
+    held.set_done(boundary.done);
+    link_->Send(message);
+    while (true) {
+      const Orders orders = inbox().Await([this](const Orders& now) {
+        return IsOver(now) || now.is_resumed || (now.flags & gate_flag::kCheckpoint) != 0;
+      });
+      if (IsOver(orders)) return false;
+      if (orders.flags & gate_flag::kCheckpoint) {
+        inbox().Lower(gate_flag::kCheckpoint);
+        loop_->CheckpointHeld();
+      } else {
+        return true;
+      }
+    }
+  }
+
+  RunSetup setup_;
+  const torch::Device device_;
+  MeshServer* const mesh_;
+  ActivityTracker* const activity_;
+  SupervisorLink* const link_;
+
+  std::unique_ptr<TrainState> state_;
+  std::unique_ptr<Communicator> communicator_;  // of the last generation that was synchronised
+  std::unique_ptr<TrainingLoop> loop_;          // uses both
+  bool has_state_ = false;                      // that others could take over
+  int64_t generation_ = 0;                      // newest that this trainer took part in
+};
+
+absl::Status SetUpAndRun(const TrainerOptions& options, MeshServer* mesh, ActivityTracker* activity,
+                         SupervisorLink* link) {
+  ASSIGN_OR_RETURN(RunSetup setup, RunSetup::Join(options.run_dir, options.action,
+                                                  {.mode = ResumeRequest::Mode::kPath,
+                                                   .path = options.import_path}));
+  const RunConfig& config = setup.config;
+  ASSIGN_OR_RETURN(const torch::Device device,
+                   ConfigureCompute({.device = options.device,
+                                     .threads = static_cast<int>(*config.threads_per_worker),
+                                     .deterministic = *config.deterministic,
+                                     .tf32 = config.precision == RunConfig::Precision::kTf32}));
+  Trainer trainer(std::move(setup), device, mesh, activity, link);
+  return trainer.Run();
 }
 
 }  // namespace
 
-ExitCode Train(RunRequest request) {
-  const std::string device = request.device;
-  absl::StatusOr<RunSetup> setup = RunSetup::Prepare(std::move(request));
-  if (!setup.ok()) {
-    spdlog::error("{}", setup.status().message());
-    return ExitCodeFor(setup.status());
+ExitCode RunTrainer(TrainerOptions options) {
+  const absl::StatusOr<RunConfig> config =
+      LoadRunConfig(options.run_dir / "config.yaml", {.overrides = {}, .check_files = false});
+  const RunConfig::Elastic elastic = config.ok() ? config->elastic : RunConfig::Elastic();
+  ActivityTracker activity(
+      {.hang_limit_s = elastic.hang_limit_s, .startup_limit_s = elastic.startup_limit_s});
+  absl::StatusOr<std::unique_ptr<MeshServer>> mesh = MeshServer::Start(
+      {.run_id = options.run_id,
+       .token = options.token,
+       .incarnation = options.incarnation,
+       .host = options.mesh_host,
+       .hang_limit = std::chrono::milliseconds(static_cast<int64_t>(elastic.hang_limit_s * 1000))});
+  SupervisorLink link(std::move(options.control), &activity, [&](const v1::Assign& assigned) {
+    if (!mesh.ok()) return;
+    (*mesh)->Leave({.term = assigned.term(), .generation = assigned.generation()},
+                   absl::CancelledError("this trainer was told to leave the generation"));
+  });
+  absl::Status status = config.status();
+  if (status.ok()) status = mesh.status();
+  if (status.ok()) {
+    status = CatchExceptions([&] { return SetUpAndRun(options, mesh->get(), &activity, &link); });
   }
-  if (setup->action == StartAction::kAlreadyDone) {
-    spdlog::info("{}: this run has ended with all {} steps done; nothing to do",
-                 setup->run_dir.string(), setup->target_step);
+  if (status.ok()) {
+    FaultPoint("shutdown");
     return ExitCode::kDone;
   }
-  absl::StatusOr<std::unique_ptr<Recorder>> recorder = Recorder::Open({.run_dir = setup->run_dir});
-  if (!recorder.ok()) {
-    spdlog::error("{}", recorder.status().message());
-    return ExitCodeFor(recorder.status());
-  }
-
-  absl::StatusOr<Outcome> outcome =
-      CatchExceptions([&] { return TrainPrepared(*setup, **recorder, device); });
-  if (!outcome.ok()) {
-    const ExitCode code = ExitCodeFor(outcome.status());
-    spdlog::error("{}", outcome.status().message());
-    if (code == ExitCode::kUsage) return code;
-    outcome = Outcome{.state = "FAILED",
-                      .reason = std::string(outcome.status().message()),
-                      .exit_code = static_cast<int>(code)};
-  }
-  Event event{
-      .kind = outcome->state, .reason = outcome->reason, .facts = {{"step", outcome->step}}};
-  if (!outcome->state_digest.empty()) {
-    event.facts.emplace_back("state_digest", outcome->state_digest);
-  }
-  (*recorder)->RecordEvent(event);
-  if (const absl::Status status = (*recorder)->RecordOutcome(*outcome); !status.ok()) {
-    spdlog::error("{}", status.message());
-    return ExitCode::kStorage;
-  }
-  spdlog::info("{} step={} state_digest={} reason=\"{}\"", outcome->state, outcome->step,
-               outcome->state_digest, outcome->reason);
-  return static_cast<ExitCode>(outcome->exit_code);
+  const ExitCode code = ExitCodeFor(status);
+  spdlog::error("{}", status.message());
+  v1::TrainerMessage message;
+  message.mutable_failed()->set_exit_code(static_cast<int>(code));
+  message.mutable_failed()->set_message(std::string(status.message()));
+  link.Send(message);
+  return code;
 }
 
 }  // namespace albef

@@ -1,18 +1,34 @@
-// A whole pretraining run in one process: from a configuration and a run directory to the last
-// checkpoint (design §4, §7–§11).
+// The process that trains: told by its supervisor, connected with the other trainers (design §2).
+//
+// It takes part in one generation after the other. proto/control.proto says what it is told and
+// what it answers; the training state stays in memory from generation to generation.
 #ifndef ALBEF_WORKER_TRAINER_H_
 #define ALBEF_WORKER_TRAINER_H_
 
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
 #include "common/exit_code.h"
-#include "coordinator/run_setup.h"
+#include "common/file.h"
+#include "coordinator/run_directory.h"
 
 namespace albef {
 
-// Trains until the run's target step, a stop signal (InstallStopSignals) or a failure; logs why it
-// ended and records it in outcome.json. Whatever it was interrupted by, calling it again with the
-// same options goes on from the newest valid checkpoint, and the final state has the same bits.
-// Call once per process: LibTorch's threads and modes are process-wide.
-ExitCode Train(RunRequest request);
+struct TrainerOptions {
+  FileDescriptor control;  // to the supervisor
+  std::filesystem::path run_dir;
+  std::string run_id;
+  std::string token;  // of the run
+  std::string device = "cpu";
+  StartAction action = StartAction::kNew;
+  std::filesystem::path import_path;
+  int64_t incarnation = 0;
+  std::string mesh_host = "127.0.0.1";  // to listen on for other trainers
+};
+
+// Trains until the run is over or the supervisor is gone.
+ExitCode RunTrainer(TrainerOptions options);
 
 }  // namespace albef
 

@@ -1,69 +1,81 @@
-// albef-trainer: pretrains in one process.
+// albef-trainer: started by albef-worker, never by people.
 #include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdlib>
 #include <string>
-#include <vector>
 
-#include "common/config.h"
 #include "common/exit_code.h"
+#include "common/fault_point.h"
 #include "common/format_absl.h"
 #include "common/log.h"
-#include "worker/stop_signal.h"
+#include "common/parent_process.h"
+#include "coordinator/run_token.h"
 #include "worker/trainer.h"
 
 namespace albef {
 namespace {
 
+constexpr int kControlDescriptor = 3;
+
 int Main(int argc, char** argv) {
-  std::string config_path, run_dir, device = "cpu", resume;
-  std::vector<std::string> overrides;
-  CLI::App app(
-      "Pretrains ALBEF from a YAML configuration. Run the same command again to go on after an "
-      "interruption.\nExit codes: 0 done, 64 usage or configuration, 74 storage, 75 interrupted "
-      "and "
-      "checkpointed, 93 failed for good, 130 second interrupt, 1 otherwise.",
-      "albef-trainer");
-  app.add_option("--config", config_path, "YAML configuration")->required()->type_name("FILE");
-  app.add_option("--set", overrides, "override of one key, e.g. optimizer.lr=3e-4; repeatable")
-      ->type_name("KEY=VALUE")
-      ->take_all()
-      ->allow_extra_args(false);
-  app.add_option("--run-dir", run_dir, "folder for checkpoints, metrics and logs")
-      ->required()
-      ->type_name("DIR");
-  app.add_option("--device", device, "cpu or cuda")->capture_default_str();
-  app.add_option(
-         "--resume", resume,
-         "auto: also after a failure; never: new runs only; or an official checkpoint_XX.pth "
-         "or a checkpoint folder to begin with")
-      ->type_name("auto|never|PATH");
+  std::string run_dir, run_id, device = "cpu", action = "new", import_path, mesh_host = "127.0.0.1";
+  int64_t parent_pid = 0, incarnation = 0, order = -1;
+  bool is_supervised = false;
+  CLI::App app("Trains for albef-worker, which starts it. Use albef-worker.", "albef-trainer");
+  app.add_flag("--supervised", is_supervised, "the control socket is descriptor 3")->required();
+  app.add_option("--parent-pid", parent_pid, "the supervisor's process")->required();
+  app.add_option("--run-dir", run_dir, "folder of the run, with its config.yaml")->required();
+  app.add_option("--run-id", run_id, "of the run")->required();
+  app.add_option("--device", device, "cpu or cuda");
+  app.add_option("--action", action, "where state comes from if nobody has any")
+      ->check(CLI::IsMember({"new", "import", "continue"}));
+  app.add_option("--import-path", import_path, "for --action import");
+  app.add_option("--incarnation", incarnation, "of this process")->required();
+  app.add_option("--order", order, "of the worker");
+  app.add_option("--mesh-host", mesh_host, "address to listen on for other trainers");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     const int code = app.exit(error);
     return code == 0 ? 0 : static_cast<int>(ExitCode::kUsage);
   }
-  InstallStopSignals();
-  if (const absl::Status status = StartLogging({.process = "trainer", .run_dir = run_dir});
-      !status.ok()) {
+  const std::string process = "trainer-" + std::to_string(order);
+  if (const absl::Status status = BindToParent(static_cast<pid_t>(parent_pid)); !status.ok()) {
+    spdlog::error("{}", status.message());
+    return static_cast<int>(ExitCode::kOther);
+  }
+  // Only the supervisor says when to stop.
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGPIPE}) {
+    std::signal(signal, SIG_IGN);
+  }
+  absl::Status status = StartLogging({.process = process, .run_dir = run_dir});
+  if (status.ok()) status = SetFaultProcess("trainer." + std::to_string(order));
+  absl::StatusOr<std::string> token;
+  if (status.ok()) {
+    token = ReadRunToken(run_dir);
+    status = token.status();
+  }
+  if (!status.ok()) {
     spdlog::error("{}", status.message());
     return static_cast<int>(ExitCode::kUsage);
   }
   // Deterministic cuBLAS needs a fixed workspace, set before the first CUDA call.
   ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
 
-  absl::StatusOr<RunConfig> config =
-      LoadRunConfig(config_path, {.overrides = std::move(overrides)});
-  if (!config.ok()) {
-    spdlog::error("{}", config.status().message());
-    return static_cast<int>(ExitCode::kUsage);
-  }
-  return static_cast<int>(Train({.config = *std::move(config),
-                                 .run_dir = run_dir,
-                                 .device = device,
-                                 .resume = ParseResumeRequest(resume)}));
+  TrainerOptions options{.control = FileDescriptor(kControlDescriptor),
+                         .run_dir = run_dir,
+                         .run_id = run_id,
+                         .token = *token,
+                         .device = device,
+                         .action = action == "new"      ? StartAction::kNew
+                                   : action == "import" ? StartAction::kImport
+                                                        : StartAction::kContinue,
+                         .import_path = import_path,
+                         .incarnation = incarnation,
+                         .mesh_host = mesh_host};
+  return static_cast<int>(RunTrainer(std::move(options)));
 }
 
 }  // namespace

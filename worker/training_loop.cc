@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <utility>
 
+#include "common/fault_point.h"
 #include "common/format_absl.h"
 #include "common/status_macros.h"
 #include "dataloader/bad_sample.h"
@@ -17,10 +19,6 @@
 namespace albef {
 namespace {
 
-// How often and how long a checkpoint that failed is tried again.
-constexpr std::chrono::seconds kCheckpointRetry{10};
-constexpr int kFinalCheckpointAttempts = 3;
-
 double SecondsSince(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
@@ -32,25 +30,22 @@ TrainingLoop::TrainingLoop(RunSetup* setup, TrainState* state, RunLog* log, Opti
       state_(state),
       log_(log),
       options_(std::move(options)),
-      checkpointer_(setup->store.get()) {}
-
-void TrainingLoop::StateReplaced(bool is_on_disk) {
-  step_.reset();
-  last_decision_.reset();
-  last_digest_.clear();
-  last_taken_.reset();
-  last_committed_.reset();
-  if (is_on_disk) last_taken_ = last_committed_ = iteration();
-}
+      shard_writer_(setup->store.get(), options_.shard_written) {}
 
 void TrainingLoop::Apply(const GateDecision& decision) {
   step_->Apply(decision);
   last_decision_ = decision;
 }
 
-absl::StatusOr<TrainingLoop::Boundary> TrainingLoop::Run(Place place) {
+absl::StatusOr<TrainingLoop::Boundary> TrainingLoop::Run(Place place, int64_t last_evaluation) {
+  shard_place_ = {.term = place.term,
+                  .generation = place.generation,
+                  .shard_index = place.rank,
+                  .num_shards = static_cast<int>(place.slices.size())};
+  last_evaluation_ = std::max(last_evaluation_, last_evaluation);
+  // Where the one who should have evaluated did not live to do it.
+  EvaluateIfDue();
   if (iteration() >= setup_->target_step) return Boundary{.done = true};
-  rank_ = place.rank;
   ASSIGN_OR_RETURN(
       const std::unique_ptr<BatchStream> batches,
       OpenBatches(config(), {.source = setup_->dataset.train,
@@ -67,8 +62,6 @@ absl::StatusOr<TrainingLoop::Boundary> TrainingLoop::Run(Place place) {
     ASSIGN_OR_RETURN(const BatchStream::Handle batch, batches->Next());
     return ToDevice(*batch, options_.device);
   };
-  num_workers_ = static_cast<int64_t>(place.slices.size());
-  generation_ = place.generation;
   step_ = std::make_unique<PretrainStep>(
       state_,
       PretrainStep::Options{.seed = config().seed,
@@ -87,21 +80,14 @@ absl::StatusOr<TrainingLoop::Boundary> TrainingLoop::Run(Place place) {
     last_decision_ = step->decision;
     options_.decided(step->decision);
     ReportStep(*step);
-    ReportCheckpoints();
     RETURN_IF_ERROR(CheckSkipped(*step));
+    const uint32_t flags = step->decision.flags;
+    if (const std::optional<std::string> reason = CheckpointDue(flags)) TakeCheckpoint(*reason);
+    EvaluateIfDue();
     const Boundary boundary{.done = iteration() == setup_->target_step,
-                            .flags = step->decision.flags & gate_flag::kHold};
-    if (boundary.done) return boundary;
-    if (rank_ == 0) {
-      if (step->decision.flags & gate_flag::kCheckpoint && last_taken_ != iteration()) {
-        TakeCheckpoint("asked for");
-      } else if (CheckpointIsDue()) {
-        TakeCheckpoint(AtEndOfEpoch() ? fmt::format("end of epoch {}", epochs_done() - 1)
-                                      : fmt::format("step {}", iteration()));
-      }
-      EvaluateIfDue();
-    }
-    if (boundary.flags != 0) return boundary;
+                            .flags = flags & gate_flag::kHold,
+                            .left = options_.should_leave()};
+    if (boundary.done || boundary.left || boundary.flags != 0) return boundary;
   }
 }
 
@@ -126,8 +112,8 @@ void TrainingLoop::ReportStep(const PretrainStep::Report& report) {
                     .alpha = report.alpha,
                     .samples_per_second = static_cast<double>(window_pairs_) / elapsed,
                     .data_wait_ratio = window_wait_s_ / elapsed,
-                    .workers = num_workers_,
-                    .generation = generation_,
+                    .workers = shard_place_.num_shards,
+                    .generation = shard_place_.generation,
                     .skipped = iteration() - state_->counters().updates,
                     .seconds_per_step = seconds_per_step_});
   window_start_ = Clock::now();
@@ -141,7 +127,7 @@ absl::Status TrainingLoop::CheckSkipped(const PretrainStep::Report& report) {
     return absl::OkStatus();
   }
   ++skipped_in_a_row_;
-  if (rank_ == 0) {
+  if (shard_place_.shard_index == 0) {
     log_->RecordEvent({.kind = "step_skipped",
                        .reason = "a loss or gradient is not finite",
                        .facts = {{"step", iteration()}}});
@@ -153,19 +139,23 @@ absl::Status TrainingLoop::CheckSkipped(const PretrainStep::Report& report) {
       skipped_in_a_row_, iteration()));
 }
 
-bool TrainingLoop::CheckpointIsDue() const {
-  if (last_taken_ == iteration()) return false;
-  if (retry_at_) return Clock::now() >= *retry_at_ && !checkpointer_.IsBusy();
+std::optional<std::string> TrainingLoop::CheckpointDue(uint32_t flags) const {
   const RunConfig::Checkpoint& due = config().checkpoint;
-  return (due.every_steps && iteration() % *due.every_steps == 0) ||
-         (due.every_epochs && AtEndOfEpoch() && epochs_done() % *due.every_epochs == 0);
+  if (iteration() == setup_->target_step) return "last step";
+  if (flags & (gate_flag::kPreempt | gate_flag::kStop)) return "before the end of this attempt";
+  if (flags & gate_flag::kCheckpoint) return "asked for";
+  if (due.every_epochs && AtEndOfEpoch() && epochs_done() % *due.every_epochs == 0) {
+    return fmt::format("end of epoch {}", epochs_done() - 1);
+  }
+  if (due.every_steps && iteration() % *due.every_steps == 0) {
+    return fmt::format("step {}", iteration());
+  }
+  return std::nullopt;
 }
 
 void TrainingLoop::TakeCheckpoint(const std::string& reason) {
-  const Clock::time_point start = Clock::now();
   options_.enter(Section::kCheckpoint);
-  checkpointer_.Wait();
-  ReportCheckpoints();
+  shard_writer_.Wait();
   CheckpointInfo info;
   info.counters.epoch = epochs_done();
   info.config_digest = ConfigDigest(config());
@@ -174,77 +164,32 @@ void TrainingLoop::TakeCheckpoint(const std::string& reason) {
   info.facts = ComputeFacts(options_.device);
   info.facts["steps_per_epoch"] = std::to_string(plan().steps_per_epoch());
   options_.enter(Section::kSnapshot);
-  checkpointer_.Take(*state_, std::move(info));
+  shard_writer_.Take(*state_, std::move(info), shard_place_, reason);
   last_taken_ = iteration();
-  checkpoint_reason_ = reason;
-  checkpoint_stall_s_ = SecondsSince(start);
 }
 
-void TrainingLoop::ReportCheckpoints() {
-  for (const CheckpointOutcome& outcome : checkpointer_.TakeOutcomes()) {
-    last_failure_ = outcome.manifest.status();
-    if (!outcome.manifest.ok()) {
-      spdlog::warn("checkpoint of step {} failed, training goes on: {}", outcome.iteration,
-                   outcome.manifest.status().message());
-      log_->RecordEvent({.kind = "checkpoint_failed",
-                         .reason = std::string(outcome.manifest.status().message()),
-                         .facts = {{"step", outcome.iteration}}});
-      retry_at_ = Clock::now() + kCheckpointRetry;
-      continue;
-    }
-    retry_at_.reset();
-    last_committed_ = outcome.iteration;
-    last_digest_ = ToHex(outcome.manifest->state_digest);
-    log_->RecordEvent(
-        {.kind = "checkpoint_committed",
-         .reason = checkpoint_reason_,
-         .facts = {{"step", outcome.iteration},
-                   {"path", (setup_->store->root() / StepName(outcome.iteration)).string()},
-                   {"state_digest", last_digest_},
-                   {"stall_s", checkpoint_stall_s_},
-                   {"write_s", outcome.write_seconds},
-                   {"verify_s", outcome.verify_seconds}}});
-    if (!outcome.deleted.ok()) {
-      spdlog::warn("old checkpoints could not be removed: {}", outcome.deleted.status().message());
+void TrainingLoop::CheckpointHeld() {
+  if (last_taken_ == iteration()) {
+    const std::optional<v1::ShardWritten> newest = shard_writer_.newest();
+    if (!newest.has_value()) return;  // it will be reported when it is written
+    if (newest->error().empty() && newest->generation() == shard_place_.generation) {
+      return options_.shard_written(*newest);
     }
   }
-}
-
-absl::StatusOr<std::string> TrainingLoop::CommitCheckpoint(const std::string& reason) {
-  options_.enter(Section::kCheckpoint);
-  checkpointer_.Wait();
-  ReportCheckpoints();
-  for (int attempt = 0; last_committed_ != iteration() && attempt < kFinalCheckpointAttempts;
-       ++attempt) {
-    TakeCheckpoint(reason);
-    options_.enter(Section::kCheckpoint);
-    checkpointer_.Wait();
-    ReportCheckpoints();
-  }
-  if (last_committed_ != iteration()) {
-    return absl::Status(
-        last_failure_.code(),
-        fmt::format("the checkpoint of step {} cannot be written ({}); {}", iteration(),
-                    last_failure_.message(),
-                    last_committed_ ? fmt::format("the newest one is of step {}", *last_committed_)
-                                    : std::string("there is none before it")));
-  }
-  if (last_digest_.empty()) {
-    // Nothing was done since the restore.
-    ASSIGN_OR_RETURN(const Manifest manifest,
-                     ReadManifest(setup_->store->root() / StepName(iteration())));
-    last_digest_ = ToHex(manifest.state_digest);
-  }
-  return last_digest_;
+  TakeCheckpoint("held at this step");
+  options_.enter(Section::kIdle);
 }
 
 void TrainingLoop::EvaluateIfDue() {
-  if (!setup_->dataset.eval || options_.cancelled()) return;
-  if (iteration() != setup_->target_step &&
-      !(AtEndOfEpoch() && epochs_done() % config().eval.every_epochs == 0)) {
+  const bool is_due =
+      iteration() == setup_->target_step ||
+      (iteration() > 0 && AtEndOfEpoch() && epochs_done() % config().eval.every_epochs == 0);
+  if (!setup_->dataset.eval || shard_place_.shard_index != 0 || !is_due ||
+      last_evaluation_ >= iteration() || options_.should_leave()) {
     return;
   }
   options_.enter(Section::kEvaluate);
+  FaultPoint("evaluation", iteration());
   const Clock::time_point start = Clock::now();
   const auto loader = EvaluationImageLoader::Create(
       {.image_res = static_cast<int>(config().image_res), .compat = AugmentCompat(config())});
@@ -257,8 +202,10 @@ void TrainingLoop::EvaluateIfDue() {
                               .rerank_top_k = config().eval.rerank_top_k,
                               .num_threads = static_cast<int>(config().data.num_threads),
                               .device = options_.device,
-                              .cancelled = options_.cancelled});
+                              .cancelled = options_.should_leave});
   }();
+  if (options_.should_leave()) return;  // whoever is rank 0 next does it
+  last_evaluation_ = iteration();
   if (!result.ok()) {
     spdlog::warn("evaluation at step {} failed, training goes on: {}", iteration(),
                  result.status().message());

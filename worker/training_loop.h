@@ -1,10 +1,11 @@
 // The iterations of a run and what happens between two of them: reports, checkpoints, evaluation
 // (design §4, §7).
 //
-// A loop lives as long as its trainer. It runs one generation after the other: Run() iterates with
+// A loop lives as long as its state. It runs one generation after the other: Run() iterates with
 // the members of one generation until the run's last step is done, a flag raised at the gate asks
-// to hold, or an exchange with the other members fails. Only rank 0 writes checkpoints, evaluates
-// and reports events; every rank reports steps, of which the recorder keeps one.
+// to hold, or an exchange with the other members fails. All ranks write their shards of the same
+// checkpoints; only rank 0 evaluates and reports events; every rank reports steps, of which the
+// recorder keeps one.
 //
 // Used from one thread.
 #ifndef ALBEF_WORKER_TRAINING_LOOP_H_
@@ -40,22 +41,26 @@ class TrainingLoop {
     std::function<void(Section)> enter = [](Section) {};
     // Told every decision, once it has been acted on.
     std::function<void(const GateDecision&)> decided = [](const GateDecision&) {};
-    // True where the process should come to its end without delay.
-    std::function<bool()> cancelled = [] { return false; };
+    // True once the generation is to be left: asked between iterations and during evaluations.
+    std::function<bool()> should_leave = [] { return false; };
+    // Told, on another thread, what became of each shard of a checkpoint.
+    ShardWriter::Callback shard_written = [](const v1::ShardWritten&) {};
   };
 
   // Why Run() returned.
   struct Boundary {
     bool done = false;   // the last step is committed or skipped
     uint32_t flags = 0;  // of the gate, those that hold the loop
+    bool left = false;   // should_leave
   };
 
   // The arguments must outlive the loop; `state` is in place before the first Run().
   TrainingLoop(RunSetup* setup, TrainState* state, RunLog* log, Options options);
 
-  // Errors: UNAVAILABLE and RESOURCE_EXHAUSTED from storage, ABORTED where a restart would not
-  // help, and what the communicator reports; HoldsIteration() says whether Apply() may follow.
-  absl::StatusOr<Boundary> Run(Place place);
+  // `last_evaluation`: the newest step whose evaluation is recorded. Errors: UNAVAILABLE and
+  // RESOURCE_EXHAUSTED from storage, ABORTED where a restart would not help, and what the
+  // communicator reports; HoldsIteration() says whether Apply() may follow.
+  absl::StatusOr<Boundary> Run(Place place, int64_t last_evaluation = 0);
 
   // The iteration whose decision this trainer missed while it holds all that applying it takes.
   bool HoldsIteration() const { return step_ && step_->holds_iteration(); }
@@ -63,24 +68,24 @@ class TrainingLoop {
   // Ends the held iteration as the other members did.
   void Apply(const GateDecision& decision);
 
+  // Nothing of the last generation is needed any more, its communicator neither.
+  void ForgetGeneration() { step_.reset(); }
+
+  // Held at a boundary: writes the shard of this boundary's checkpoint, or reports again that this
+  // is done.
+  void CheckpointHeld();
+
   // The newest decision seen, which led to the state as it is.
   const std::optional<GateDecision>& last_decision() const { return last_decision_; }
-
-  // The state was replaced: nothing is held, checkpoints of before say nothing.
-  void StateReplaced(bool is_on_disk);
-
-  // Commits the state as it is now, unless that is done; the digest.
-  absl::StatusOr<std::string> CommitCheckpoint(const std::string& reason);
-
-  void EvaluateIfDue();
 
  private:
   absl::Status CheckSkipped(const PretrainStep::Report& report);
   void ReportStep(const PretrainStep::Report& report);
 
-  bool CheckpointIsDue() const;
+  // Why a checkpoint is due after an iteration with these flags; the same on every member.
+  std::optional<std::string> CheckpointDue(uint32_t flags) const;
   void TakeCheckpoint(const std::string& reason);
-  void ReportCheckpoints();
+  void EvaluateIfDue();
 
   int64_t iteration() const { return state_->counters().iteration; }
   int64_t epochs_done() const { return iteration() / plan().steps_per_epoch(); }
@@ -96,19 +101,11 @@ class TrainingLoop {
   const Options options_;
   std::unique_ptr<PretrainStep> step_;  // of the generation of the last Run()
   std::optional<GateDecision> last_decision_;
-  Checkpointer checkpointer_;
+  ShardWriter shard_writer_;
+  std::optional<int64_t> last_taken_;  // iteration of the last checkpoint begun
+  int64_t last_evaluation_ = 0;        // step
 
-  std::optional<int64_t> last_taken_;      // iteration of the last checkpoint begun
-  std::string checkpoint_reason_;          // of the one under way
-  double checkpoint_stall_s_ = 0;          // of the one under way
-  std::optional<int64_t> last_committed_;  // iteration
-  std::string last_digest_;                // of last_committed_
-  absl::Status last_failure_;              // of the newest checkpoint, OK if it was committed
-  std::optional<Clock::time_point> retry_at_;
-
-  int rank_ = 0;  // and the next two: of the generation of the last Run()
-  int64_t num_workers_ = 1;
-  int64_t generation_ = 0;
+  ShardWriter::Place shard_place_;  // in the generation of the last Run()
   int64_t skipped_in_a_row_ = 0;
   // Since the last reported step.
   Clock::time_point window_start_ = Clock::now();
