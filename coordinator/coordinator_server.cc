@@ -135,9 +135,9 @@ absl::Status CoordinatorServer::State::Start() {
 
   using Begin = RunDriver::Start;
   RunDriver::Options driver_options{.run_dir = options.run_dir, .term = term};
-  driver_options.start = takes_over ? Begin::kTakeOver
-                         : options.goes_on              ? Begin::kGoOn
-                                                        : Begin::kNewAttempt;
+  driver_options.start = takes_over        ? Begin::kTakeOver
+                         : options.goes_on ? Begin::kGoOn
+                                           : Begin::kNewAttempt;
   driver_options.farewell = options.farewell;
   driver_options.progress = options.progress;
   driver_options.on_finished = options.on_finished;

@@ -98,6 +98,7 @@ absl::Status RunDriver::GoOn() {
     is_configured_ = contents.configured.has_value();
     machine_.emplace(MachineOptions(), Now());
     Feed(run_event::NotConfigured{*contents.outcome});
+    HandleEvents();
     return absl::OkStatus();
   }
   if (!is_under_way) return absl::OkStatus();
@@ -178,6 +179,7 @@ void RunDriver::BecomeStale(const absl::Status& status) {
 
 void RunDriver::Turn() {
   if (is_stale_) return;
+  HandleEvents();
   const MonotonicTime now = Now();
   if (machine_.has_value() && now - last_tick_ >= options_.tick) {
     counters_.OnTime(machine_->state(), std::chrono::duration<double>(now - last_tick_).count());

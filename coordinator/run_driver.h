@@ -168,7 +168,9 @@ class RunDriver {
   void CarryOut(run_action::CommitCheckpoint& action);
   void CarryOut(run_action::DiscardCheckpoint& action);
   void CarryOut(run_action::EndRun& action);
-  void Feed(const RunEvent& event);
+  // The machine gets events in their order, all of a turn at once, and before it is asked anything.
+  void Feed(RunEvent event) { events_.push_back(std::move(event)); }
+  void HandleEvents();
   void SetConfiguration(RunConfig config);
   // Later actions wait until the returned function was called, on any thread.
   std::function<void()> HoldActions();
@@ -198,6 +200,7 @@ class RunDriver {
   std::map<std::string, uint64_t> session_of_;       // by worker
   std::set<std::string> told_the_end_;               // workers
   std::map<std::string, int64_t> acknowledgements_;  // not sent yet
+  std::vector<RunEvent> events_;                     // not handled yet
   std::deque<RunAction> actions_;                    // not carried out yet
   int num_holds_ = 0;
   std::vector<Waiter> waiters_;

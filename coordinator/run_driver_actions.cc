@@ -13,8 +13,11 @@
 
 namespace albef {
 
-void RunDriver::Feed(const RunEvent& event) {
-  if (machine_.has_value()) Carry(machine_->Handle(event, std::chrono::steady_clock::now()));
+void RunDriver::HandleEvents() {
+  if (machine_.has_value() && !events_.empty()) {
+    Carry(machine_->HandleAll(events_, std::chrono::steady_clock::now()));
+  }
+  events_.clear();
 }
 
 void RunDriver::Carry(RunActions actions) {

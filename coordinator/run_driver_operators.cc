@@ -25,7 +25,10 @@ void RunDriver::Cancel(Ticket ticket) {
 }
 
 void RunDriver::GetStatus(std::function<void(v1::RunStatus)> answer) {
-  Post([this, answer = std::move(answer)] { answer(Status()); });
+  Post([this, answer = std::move(answer)] {
+    HandleEvents();
+    answer(Status());
+  });
 }
 
 void RunDriver::ListWorkers(std::function<void(v1::ListWorkersResponse)> answer) {
@@ -79,6 +82,7 @@ void RunDriver::ServeWatchers() {
 
 void RunDriver::Command(RunCommand command, std::string argument, StatusAnswer answer) {
   Post([this, command, argument = std::move(argument), answer = std::move(answer)] {
+    HandleEvents();
     if (!machine_.has_value()) return answer(NotBegun());
     RunActions actions;
     const absl::Status status = machine_->Command(command, argument, Now(), &actions);
@@ -120,6 +124,7 @@ RunDriver::Ticket RunDriver::TakeCheckpoint(
     std::function<void(absl::StatusOr<v1::Checkpoint>)> answer) {
   const Ticket ticket = ++last_number_;
   Post([this, ticket, answer = std::move(answer)] {
+    HandleEvents();
     if (!machine_.has_value()) return answer(NotBegun());
     const int64_t num_failed = machine_->num_failed_checkpoints();
     RunActions actions;
