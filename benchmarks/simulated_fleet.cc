@@ -274,14 +274,15 @@ void SimulatedFleet::Dial(Worker& worker) {
 }
 
 void SimulatedFleet::OnStreamDone(Stream* stream, const absl::Status& status) {
-  std::shared_ptr<Stream> kept;  // destroyed after the mutex is released
   const std::lock_guard lock(mutex_);
   const auto entry = std::find_if(streams_.begin(), streams_.end(),
                                   [&](const auto& other) { return other.get() == stream; });
-  kept = *entry;
+  // Not destroyed here: gRPC's threads end with the last channel, and wait for themselves if it is
+  // one of them that destroys it.
+  finished_.push_back(std::move(*entry));
   streams_.erase(entry);
   Worker& worker = stream->worker();
-  if (worker.stream == kept) {
+  if (worker.stream.get() == stream) {
     worker.stream.reset();
     worker.is_welcome = false;
     worker.ended_with = status;
@@ -609,7 +610,9 @@ void SimulatedFleet::Thread() {
   while (!is_ending_) {
     Tick(Clock::now());
     changed_.notify_all();
+    std::vector<std::shared_ptr<Stream>> finished = std::exchange(finished_, {});
     lock.unlock();
+    finished.clear();
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
     lock.lock();
   }

@@ -106,7 +106,8 @@ class SimulatedFleet {
   std::condition_variable changed_;
   std::vector<std::unique_ptr<Worker>> workers_;  // guarded by mutex_, as the rest
   std::map<std::string, Worker*> by_id_;
-  std::vector<std::shared_ptr<Stream>> streams_;
+  std::vector<std::shared_ptr<Stream>> streams_;   // not done
+  std::vector<std::shared_ptr<Stream>> finished_;  // to be destroyed by thread_
   int64_t last_incarnation_ = 0;
   int64_t newest_generation_ = 0;
   int64_t num_sent_ = 0;
