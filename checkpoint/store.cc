@@ -24,11 +24,6 @@ absl::Status RemoveAll(const fs::path& path) {
   return error ? ErrnoStatus(error.value(), "remove", path) : absl::OkStatus();
 }
 
-absl::Status Rename(const fs::path& from, const fs::path& to) {
-  if (std::rename(from.c_str(), to.c_str()) != 0) return ErrnoStatus(errno, "rename", from);
-  return absl::OkStatus();
-}
-
 absl::StatusOr<bool> Exists(const fs::path& path) {
   struct stat info;
   if (::lstat(path.c_str(), &info) == 0) return true;
@@ -243,6 +238,12 @@ absl::StatusOr<std::vector<int64_t>> CheckpointStore::ApplyRetention() {
   std::vector<int64_t> steps = StepsToDelete(committed, options_.retention, last_verified);
   for (const int64_t step : steps) RETURN_IF_ERROR(Delete(step));
   return steps;
+}
+
+absl::Status CheckpointStore::Rename(const fs::path& from, const fs::path& to) {
+  if (options_.may_rename) RETURN_IF_ERROR(options_.may_rename());
+  if (std::rename(from.c_str(), to.c_str()) != 0) return ErrnoStatus(errno, "rename", from);
+  return absl::OkStatus();
 }
 
 absl::Status CheckpointStore::Delete(int64_t step) {

@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -42,6 +43,9 @@ class CheckpointStore {
     RetentionPolicy retention;
     int num_threads = 1;  // for verification
     WriteFunction write = WriteAll;
+    // Asked before a folder gets another name, or is deleted: an error (which is passed on) keeps
+    // everything as it is. Unset: always.
+    std::function<absl::Status()> may_rename = {};
   };
 
   struct WriteOptions {
@@ -107,6 +111,7 @@ class CheckpointStore {
   absl::Status WriteManifest(const std::filesystem::path& partial, const Manifest& manifest);
   absl::Status Publish(const PartialId& id, const Manifest& manifest);
   absl::Status Delete(int64_t step);
+  absl::Status Rename(const std::filesystem::path& from, const std::filesystem::path& to);
   void MarkVerified(int64_t step);
 
   const Options options_;

@@ -57,7 +57,7 @@ void CarryOut(const Fault& fault, const fs::path& mark) {
   if (fault.action == "kill") {
     ::kill(::getpid(), SIGKILL);
   } else if (fault.action == "stop") {
-    ::kill(::getpid(), SIGSTOP);
+    ::raise(SIGSTOP);  // to this thread, which does nothing more before the process has stopped
   } else if (fault.action == "exit") {
     ::_exit(fault.exit_code);
   } else if (fault.action == "abort") {

@@ -3,6 +3,7 @@
 #define ALBEF_COMMON_RESOURCES_H_
 
 #include <cstdint>
+#include <string>
 
 namespace albef {
 
@@ -11,6 +12,9 @@ int AvailableCores();
 
 // High-water mark of this process's resident memory.
 int64_t PeakResidentBytes();
+
+// The name that this machine gives itself; "localhost" if it has none.
+std::string HostName();
 
 }  // namespace albef
 

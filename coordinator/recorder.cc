@@ -46,6 +46,44 @@ std::string ToLine(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
+Json OutcomeToJson(const Outcome& outcome) {
+  return {{"state", outcome.state},
+          {"reason", outcome.reason},
+          {"exit_code", outcome.exit_code},
+          {"state_digest", outcome.state_digest},
+          {"step", outcome.step}};
+}
+
+std::optional<Outcome> ParseOutcome(const Json& json) {
+  const auto is = [&](const char* key, auto test) {
+    return json.is_object() && json.contains(key) && (json[key].*test)();
+  };
+  if (!is("state", &Json::is_string) || !is("reason", &Json::is_string) ||
+      !is("exit_code", &Json::is_number_integer) || !is("state_digest", &Json::is_string) ||
+      !is("step", &Json::is_number_integer)) {
+    return std::nullopt;
+  }
+  return Outcome{.state = json["state"],
+                 .reason = json["reason"],
+                 .exit_code = json["exit_code"],
+                 .state_digest = json["state_digest"],
+                 .step = json["step"]};
+}
+
+// outcome.json as it is; nullopt where there is none.
+absl::StatusOr<std::optional<Json>> ReadOutcomeFile(const fs::path& run_dir) {
+  const fs::path path = run_dir / "outcome.json";
+  const auto content = ReadFile(path);
+  if (absl::IsNotFound(content.status())) return std::nullopt;
+  RETURN_IF_ERROR(content.status());
+  Json json = Json::parse(*content, nullptr, /*allow_exceptions=*/false);
+  if (!ParseOutcome(json).has_value()) {
+    return absl::DataLossError(fmt::format(
+        "{}: not the outcome of a run; remove the file to start the run again", path.string()));
+  }
+  return json;
+}
+
 std::optional<StepMetrics> ParseMetrics(std::string_view line) {
   const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return std::nullopt;
@@ -175,12 +213,9 @@ void Recorder::RecordBadSample(std::string json) {
   if (!bad_samples_.Append(std::move(json) + "\n").ok()) ++dropped_lines_;
 }
 
-absl::Status Recorder::RecordOutcome(const Outcome& outcome) {
-  const Json json = {{"state", outcome.state},
-                     {"reason", outcome.reason},
-                     {"exit_code", outcome.exit_code},
-                     {"state_digest", outcome.state_digest},
-                     {"step", outcome.step}};
+absl::Status Recorder::RecordOutcome(const Outcome& outcome, const std::optional<Outcome>& before) {
+  Json json = OutcomeToJson(outcome);
+  if (before.has_value()) json["before"] = OutcomeToJson(*before);
   const std::lock_guard lock(mutex_);
   ReportDroppedLines();
   return WriteFileAtomic(options_.run_dir / "outcome.json", ToLine(json));
@@ -239,25 +274,14 @@ absl::StatusOr<std::vector<StepMetrics>> ReadMetrics(const fs::path& path) {
 }
 
 absl::StatusOr<std::optional<Outcome>> ReadOutcome(const fs::path& run_dir) {
-  const fs::path path = run_dir / "outcome.json";
-  const auto content = ReadFile(path);
-  if (absl::IsNotFound(content.status())) return std::nullopt;
-  RETURN_IF_ERROR(content.status());
-  const Json json = Json::parse(*content, nullptr, /*allow_exceptions=*/false);
-  const auto is = [&](const char* key, auto test) {
-    return json.is_object() && json.contains(key) && (json[key].*test)();
-  };
-  if (!is("state", &Json::is_string) || !is("reason", &Json::is_string) ||
-      !is("exit_code", &Json::is_number_integer) || !is("state_digest", &Json::is_string) ||
-      !is("step", &Json::is_number_integer)) {
-    return absl::DataLossError(fmt::format(
-        "{}: not the outcome of a run; remove the file to start the run again", path.string()));
-  }
-  return Outcome{.state = json["state"],
-                 .reason = json["reason"],
-                 .exit_code = json["exit_code"],
-                 .state_digest = json["state_digest"],
-                 .step = json["step"]};
+  ASSIGN_OR_RETURN(const std::optional<Json> json, ReadOutcomeFile(run_dir));
+  return json.has_value() ? ParseOutcome(*json) : std::nullopt;
+}
+
+absl::StatusOr<std::optional<Outcome>> ReadLastAttempt(const fs::path& run_dir) {
+  ASSIGN_OR_RETURN(const std::optional<Json> json, ReadOutcomeFile(run_dir));
+  if (!json.has_value()) return std::nullopt;
+  return json->contains("before") ? ParseOutcome((*json)["before"]) : ParseOutcome(*json);
 }
 
 }  // namespace albef

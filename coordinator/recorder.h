@@ -52,8 +52,9 @@ class Recorder final : public RunLog {
   void RecordEvent(const Event& event) override;
   void RecordBadSample(std::string json) override;
 
-  // Replaces outcome.json. The one record whose loss is an error.
-  absl::Status RecordOutcome(const Outcome& outcome);
+  // Replaces outcome.json. The one record whose loss is an error. `before`: how the attempt before
+  // ended, where this one was refused and thus changes nothing about it.
+  absl::Status RecordOutcome(const Outcome& outcome, const std::optional<Outcome>& before = {});
 
   // The newest step in metrics.jsonl; nullopt while there is none.
   std::optional<int64_t> last_step() const;
@@ -103,6 +104,9 @@ absl::StatusOr<std::vector<StepMetrics>> ReadMetrics(const std::filesystem::path
 
 // RUN_DIR/outcome.json; nullopt where no attempt has ended yet.
 absl::StatusOr<std::optional<Outcome>> ReadOutcome(const std::filesystem::path& run_dir);
+
+// The same without attempts that were refused: the newest that trained.
+absl::StatusOr<std::optional<Outcome>> ReadLastAttempt(const std::filesystem::path& run_dir);
 
 }  // namespace albef
 

@@ -22,6 +22,17 @@ bool EndsTheRun(int exit_code) {
          exit_code == static_cast<int>(ExitCode::kFailed);
 }
 
+// Whether anything but time may follow from an event: most say only that a worker lives and how far
+// it is, and are many.
+bool IsConsequential(const RunEvent& event) {
+  const auto* from = std::get_if<run_event::FromWorker>(&event);
+  if (from == nullptr) return true;
+  if (from->message.has_heartbeat()) return false;
+  if (!from->message.has_from_trainer()) return true;
+  const v1::TrainerMessage& message = from->message.from_trainer().message();
+  return !message.has_activity() && !message.has_report();
+}
+
 }  // namespace
 
 RunMachine::RunMachine(Options options, MonotonicTime now)
@@ -40,7 +51,7 @@ RunMachine::RunMachine(Options options, MonotonicTime now)
   if (!options_.recovered.has_value()) return;
   generation_ = options_.recovered->generation;
   if (options_.recovered->members.empty() || !configured_.has_value()) return;
-  members_ = options_.recovered->members;
+  SetMembers(options_.recovered->members);
   was_ever_assigned_ = true;
   reattach_until_ = now + options_.reattach_window;
   for (const GenerationMember& member : members_) {
@@ -54,8 +65,14 @@ RunMachine::RunMachine(Options options, MonotonicTime now)
                     members_.size(), generation_));
 }
 
-RunActions RunMachine::Handle(const RunEvent& event, MonotonicTime now) {
+RunActions RunMachine::HandleAll(std::span<const RunEvent> events, MonotonicTime now) {
   AdvanceClock(now);
+  for (const RunEvent& event : events) ApplyEvent(event);
+  if (std::any_of(events.begin(), events.end(), IsConsequential)) Step();
+  return std::exchange(actions_, {});
+}
+
+void RunMachine::ApplyEvent(const RunEvent& event) {
   std::visit(Overloaded{
                  [&](const run_event::FromWorker& from) {
                    if (from.message.has_hello()) {
@@ -81,8 +98,6 @@ RunActions RunMachine::Handle(const RunEvent& event, MonotonicTime now) {
                  },
              },
              event);
-  Step();
-  return std::exchange(actions_, {});
 }
 
 void RunMachine::AdvanceClock(MonotonicTime now) {

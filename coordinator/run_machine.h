@@ -34,8 +34,10 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <variant>
 #include <vector>
 
@@ -193,7 +195,12 @@ class RunMachine {
 
   RunMachine(Options options, MonotonicTime now);
 
-  RunActions Handle(const RunEvent& event, MonotonicTime now);
+  RunActions Handle(const RunEvent& event, MonotonicTime now) {
+    return HandleAll({&event, 1}, now);
+  }
+
+  // The same for events that came at once, with one decision for all of them.
+  RunActions HandleAll(std::span<const RunEvent> events, MonotonicTime now);
 
   // To be called at least every 100 ms.
   RunActions Tick(MonotonicTime now);
@@ -233,6 +240,7 @@ class RunMachine {
   };
 
   // --- events (run_machine.cc) ---
+  void ApplyEvent(const RunEvent& event);
   void AdvanceClock(MonotonicTime now);
   void OnHello(uint64_t session, const v1::Hello& hello);
   void TakeOverTrainer(RunWorker& worker, const v1::Hello& hello);
@@ -252,11 +260,13 @@ class RunMachine {
 
   // --- generations (run_machine_generations.cc) ---
   void Form(FormingCause cause, const std::string& reason);
+  static std::string CauseName(FormingCause cause);  // for metrics
   // A loss that explains why a generation is being formed already.
   void RefineCause(FormingCause cause, const std::string& reason);
   void PrepareTrainers();
   void TryForm();
   void Assign(const MembershipDecision& decision);
+  void SetMembers(std::vector<GenerationMember> members);
   void CompareSynced();
   void Run();
   void OnAllHeld();
@@ -359,6 +369,7 @@ class RunMachine {
   MonotonicTime reattach_until_;         // after a restart of the coordinator
   // Of the newest generation that was assigned, by rank.
   std::vector<GenerationMember> members_;
+  std::unordered_map<std::string, int> rank_of_;  // by worker
   bool was_ever_assigned_ = false;
   FormingCause forming_cause_ = FormingCause::kStart;
   std::string forming_reason_;

@@ -28,9 +28,7 @@ std::vector<Candidate> RunMachine::Candidates() const {
                         .arrival = worker.arrival,
                         .wait_until = worker.wait_until,
                         .condition = worker.condition};
-    candidate.was_member =
-        std::any_of(members_.begin(), members_.end(),
-                    [&id = id](const GenerationMember& member) { return member.worker_id == id; });
+    candidate.was_member = rank_of_.contains(id);
     const bool can_come = !worker.is_leaving && !worker.IsGivenUp() && ending_flag_ == 0;
     if (!worker.IsConnected()) {
       if (now_ < worker.wait_until) candidate.readiness = Readiness::kStarting;
@@ -69,6 +67,28 @@ void RunMachine::Form(FormingCause cause, const std::string& reason) {
   }
   PersistGeneration(reason, /*is_running=*/false);
   Enter(Phase::kForming, reason);
+}
+
+std::string RunMachine::CauseName(FormingCause cause) {
+  switch (cause) {
+    case FormingCause::kStart:
+      return "start";
+    case FormingCause::kResize:
+      return "resize";
+    case FormingCause::kTrainerCrash:
+      return "trainer_crash";
+    case FormingCause::kTrainerKilled:
+      return "trainer_killed";
+    case FormingCause::kWorkerLost:
+      return "worker_lost";
+    case FormingCause::kCommunication:
+      return "communication";
+    case FormingCause::kDigest:
+      return "digest";
+    case FormingCause::kStuck:
+      return "stuck";
+  }
+  return "other";
 }
 
 void RunMachine::RefineCause(FormingCause cause, const std::string& reason) {
@@ -154,13 +174,14 @@ bool RunMachine::CountFruitless() {
 }
 
 void RunMachine::Assign(const MembershipDecision& decision) {
-  members_.clear();
+  std::vector<GenerationMember> members;
   std::vector<ParkedMember> parked;
   for (const std::string& id : decision.members) {
     const RunWorker& worker = workers_.at(id);
-    members_.push_back({.worker_id = id, .incarnation = worker.trainer->incarnation});
+    members.push_back({.worker_id = id, .incarnation = worker.trainer->incarnation});
     parked.push_back({.parked = worker.trainer->parked, .is_distrusted = worker.is_distrusted});
   }
+  SetMembers(std::move(members));
   const SyncPlan plan = PlanSync(parked);
   was_ever_assigned_ = true;
   has_progress_ = false;
@@ -239,6 +260,7 @@ void RunMachine::Run() {
     Record({.kind = "recovery",
             .reason = forming_reason_,
             .facts = {
+                {"cause", CauseName(forming_cause_)},
                 {"generation", generation_},
                 {"step", step_},
                 {"workers", static_cast<int64_t>(members_.size())},
@@ -303,14 +325,22 @@ bool RunMachine::IsGenerationAlive() const {
   return phase_ == Phase::kSyncing || phase_ == Phase::kRunning || phase_ == Phase::kPaused;
 }
 
-std::optional<int> RunMachine::RankOf(const RunWorker& worker) const {
+void RunMachine::SetMembers(std::vector<GenerationMember> members) {
+  members_ = std::move(members);
+  rank_of_.clear();
   for (size_t rank = 0; rank < members_.size(); ++rank) {
-    if (members_[rank].worker_id == worker.id && worker.trainer.has_value() &&
-        worker.trainer->incarnation == members_[rank].incarnation) {
-      return static_cast<int>(rank);
-    }
+    rank_of_[members_[rank].worker_id] = static_cast<int>(rank);
   }
-  return std::nullopt;
+}
+
+std::optional<int> RunMachine::RankOf(const RunWorker& worker) const {
+  if (!worker.trainer.has_value()) return std::nullopt;
+  const auto entry = rank_of_.find(worker.id);
+  if (entry == rank_of_.end() ||
+      members_[static_cast<size_t>(entry->second)].incarnation != worker.trainer->incarnation) {
+    return std::nullopt;
+  }
+  return entry->second;
 }
 
 bool RunMachine::IsMember(const std::string& worker_id) const {

@@ -25,16 +25,12 @@ absl::StatusOr<std::optional<RunConfig>> ReadRunConfig(const fs::path& run_dir) 
 }
 
 absl::Status CheckSameRun(const RunConfig& run, const RunConfig& config, const fs::path& run_dir) {
-  std::vector<std::string> differences;
-  for (const ConfigDifference& difference : DifferencesThatChangeTheResult(run, config)) {
-    differences.push_back(
-        fmt::format("{} ({} → {})", difference.key, difference.before, difference.after));
-  }
+  const std::string differences = DescribeDifferences(run, config);
   if (differences.empty()) return absl::OkStatus();
   return absl::FailedPreconditionError(fmt::format(
       "{}: going on with another configuration would change the result: {}; restore these values, "
       "or start a new run in another --run-dir (init.checkpoint takes this one's weights over)",
-      run_dir.string(), fmt::join(differences, ", ")));
+      run_dir.string(), differences));
 }
 
 // Fixes what the configuration left to the first start.
@@ -63,9 +59,21 @@ absl::StatusOr<std::unique_ptr<CheckpointStore>> OpenStore(const RunConfig& conf
 
 }  // namespace
 
+std::string DescribeDifferences(const RunConfig& before, const RunConfig& after) {
+  std::vector<std::string> differences;
+  for (const ConfigDifference& difference : DifferencesThatChangeTheResult(before, after)) {
+    differences.push_back(
+        fmt::format("{} ({} → {})", difference.key, difference.before, difference.after));
+  }
+  return fmt::format("{}", fmt::join(differences, ", "));
+}
+
 absl::StatusOr<RunSetup> RunSetup::Prepare(RunRequest request) {
   RunConfig& config = request.config;
-  ASSIGN_OR_RETURN(RunDirectoryLock lock, RunDirectoryLock::Acquire(request.run_dir));
+  std::optional<RunDirectoryLock> lock;
+  if (!request.is_directory_held) {
+    ASSIGN_OR_RETURN(lock, RunDirectoryLock::Acquire(request.run_dir));
+  }
   ASSIGN_OR_RETURN(auto store, OpenStore(config, request.run_dir));
   ASSIGN_OR_RETURN(const std::vector<int64_t> committed, store->CommittedSteps());
   if (!committed.empty()) {
@@ -79,10 +87,10 @@ absl::StatusOr<RunSetup> RunSetup::Prepare(RunRequest request) {
   ASSIGN_OR_RETURN(Dataset dataset, Dataset::Load(config));
   ASSIGN_OR_RETURN(EpochPlan plan, PlanEpochs(config, dataset.train->size()));
   const int64_t target_step = TargetStep(config, plan.steps_per_epoch());
-  ASSIGN_OR_RETURN(std::optional<Outcome> finished, ReadOutcome(request.run_dir));
+  ASSIGN_OR_RETURN(const std::optional<Outcome> finished, ReadLastAttempt(request.run_dir));
   ASSIGN_OR_RETURN(const StartAction action, DecideStart({.run_dir = request.run_dir,
                                                           .has_checkpoints = !committed.empty(),
-                                                          .finished = std::move(finished),
+                                                          .finished = finished,
                                                           .target_step = target_step},
                                                          request.resume));
   if (action == StartAction::kNew) RETURN_IF_ERROR(CheckNewRun(config));
@@ -94,7 +102,8 @@ absl::StatusOr<RunSetup> RunSetup::Prepare(RunRequest request) {
                   .plan = plan,
                   .target_step = target_step,
                   .action = action,
-                  .resume = std::move(request.resume)};
+                  .resume = std::move(request.resume),
+                  .finished = finished};
 }
 
 absl::StatusOr<RunSetup> RunSetup::Join(fs::path run_dir, StartAction action,
@@ -112,7 +121,8 @@ absl::StatusOr<RunSetup> RunSetup::Join(fs::path run_dir, StartAction action,
                   .plan = plan,
                   .target_step = target_step,
                   .action = action,
-                  .resume = std::move(resume)};
+                  .resume = std::move(resume),
+                  .finished = std::nullopt};
 }
 
 absl::StatusOr<StartAction> RunSetup::NextAction() const {

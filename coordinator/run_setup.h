@@ -23,21 +23,27 @@ struct RunRequest {
   std::filesystem::path run_dir;
   std::string device = "cpu";
   ResumeRequest resume;
+  // This process holds the run directory already, or has the right to go on without its lock.
+  bool is_directory_held = false;
   // Of the first start; they fix what the configuration leaves open for the whole run.
   int num_workers = 1;           // virtual_ranks
   int num_workers_per_host = 1;  // threads_per_worker: cores ÷ these
 };
 
+// The keys that change the result, with both values; empty: there are none.
+std::string DescribeDifferences(const RunConfig& before, const RunConfig& after);
+
 struct RunSetup {
   RunConfig config;  // complete: virtual_ranks, threads_per_worker, deterministic, vocab_size
   std::filesystem::path run_dir;
-  std::optional<RunDirectoryLock> lock;  // held by the one process that prepared the run
+  std::optional<RunDirectoryLock> lock;  // of the process that prepared the run
   std::unique_ptr<CheckpointStore> store;
   Dataset dataset;
   EpochPlan plan;
   int64_t target_step;
   StartAction action;
   ResumeRequest resume;
+  std::optional<Outcome> finished;  // how the attempt before ended
 
   // Errors are the user's to mend, but for UNAVAILABLE and RESOURCE_EXHAUSTED from storage. Nothing
   // in the run directory has changed then, except that the folder and its lock exist.

@@ -1,0 +1,124 @@
+#include "common/network_address.h"
+
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <memory>
+#include <system_error>
+
+#include "common/file.h"
+
+namespace albef {
+namespace {
+
+// As people and getaddrinfo write it. Empty for other families than IP.
+std::string ToText(const sockaddr* address, socklen_t size) {
+  std::array<char, NI_MAXHOST> text;
+  if (address == nullptr ||
+      ::getnameinfo(address, size, text.data(), text.size(), nullptr, 0, NI_NUMERICHOST) != 0) {
+    return "";
+  }
+  return text.data();
+}
+
+}  // namespace
+
+std::string HostOf(std::string_view address) {
+  for (const std::string_view prefix : {"ipv4:", "ipv6:", "dns:"}) {
+    if (address.substr(0, prefix.size()) == prefix) address.remove_prefix(prefix.size());
+  }
+  const size_t colon = address.rfind(':');
+  std::string_view host = address.substr(0, colon);
+  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  }
+  return std::string(host);
+}
+
+absl::StatusOr<HostPort> ParseHostPort(std::string_view text) {
+  const size_t colon = text.rfind(':');
+  HostPort address{.host = HostOf(text)};
+  if (colon != std::string_view::npos && !address.host.empty()) {
+    const std::string_view port = text.substr(colon + 1);
+    const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), address.port);
+    constexpr int kMaxPort = 65535;
+    if (error == std::errc() && end == port.data() + port.size() && address.port >= 0 &&
+        address.port <= kMaxPort) {
+      return address;
+    }
+  }
+  return absl::InvalidArgumentError(fmt::format(
+      "\"{}\" is no HOST:PORT, for example 127.0.0.1:0 or [::1]:4000; port 0 is any free one",
+      text));
+}
+
+std::string ToString(const HostPort& address) {
+  const bool is_v6 = address.host.find(':') != std::string::npos;
+  return is_v6 ? fmt::format("[{}]:{}", address.host, address.port)
+               : fmt::format("{}:{}", address.host, address.port);
+}
+
+bool IsLoopback(std::string_view host) {
+  if (host == "localhost" || host == "::1") return true;
+  in_addr v4;
+  return ::inet_pton(AF_INET, std::string(host).c_str(), &v4) == 1 &&
+         (ntohl(v4.s_addr) >> 24) == 127;
+}
+
+absl::StatusOr<std::string> ResolveAdvertised(const std::string& advertise) {
+  if (::if_nametoindex(advertise.c_str()) == 0) return advertise;
+  ifaddrs* list = nullptr;
+  if (::getifaddrs(&list) != 0) return ErrnoStatus(errno, "list interfaces for", advertise);
+  const std::unique_ptr<ifaddrs, decltype(&::freeifaddrs)> owner(list, &::freeifaddrs);
+  for (const int family : {AF_INET, AF_INET6}) {
+    const socklen_t size = family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
+    for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) {
+      if (entry->ifa_name != advertise || entry->ifa_addr == nullptr ||
+          entry->ifa_addr->sa_family != family) {
+        continue;
+      }
+      if (std::string text = ToText(entry->ifa_addr, size); !text.empty()) return text;
+    }
+  }
+  return absl::InvalidArgumentError(
+      fmt::format("--advertise {}: this interface has no IP address; give another one or a host "
+                  "name",
+                  advertise));
+}
+
+absl::StatusOr<std::string> LocalAddressTowards(const std::string& peer) {
+  const std::string host = HostOf(peer);
+  if (IsLoopback(host)) return host == "::1" ? "::1" : "127.0.0.1";
+  addrinfo hints = {};
+  hints.ai_socktype = SOCK_DGRAM;
+  addrinfo* list = nullptr;
+  if (const int error = ::getaddrinfo(host.c_str(), "9", &hints, &list); error != 0) {
+    return absl::NotFoundError(fmt::format("{}: {}", peer, ::gai_strerror(error)));
+  }
+  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(list, &::freeaddrinfo);
+  absl::Status failure = absl::NotFoundError(peer + ": no address");
+  for (const addrinfo* entry = list; entry != nullptr; entry = entry->ai_next) {
+    const FileDescriptor socket(
+        ::socket(entry->ai_family, entry->ai_socktype | SOCK_CLOEXEC, entry->ai_protocol));
+    sockaddr_storage local = {};
+    socklen_t size = sizeof(local);
+    auto* generic = reinterpret_cast<sockaddr*>(&local);
+    // Connecting a datagram socket only chooses the route.
+    if (!socket.valid() || ::connect(socket.get(), entry->ai_addr, entry->ai_addrlen) != 0 ||
+        ::getsockname(socket.get(), generic, &size) != 0) {
+      failure = ErrnoStatus(errno, "find the route to", peer);
+      continue;
+    }
+    if (std::string text = ToText(generic, size); !text.empty()) return text;
+  }
+  return failure;
+}
+
+}  // namespace albef
