@@ -22,3 +22,4 @@ pkg_check_modules(webp REQUIRED IMPORTED_TARGET libwebp libwebpdemux)
 # The module first: the configuration file of gRPC looks for Protobuf itself.
 find_package(Protobuf MODULE REQUIRED)
 find_package(gRPC CONFIG REQUIRED)
+find_package(MPI REQUIRED COMPONENTS C)

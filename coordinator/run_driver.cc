@@ -242,6 +242,8 @@ void RunDriver::OnReceived(uint64_t number, v1::WorkerMessage message) {
     session_of_[session.worker_id] = number;
   } else if (message.has_from_trainer() && message.from_trainer().message().has_report()) {
     OnReport(session, message.from_trainer());
+  } else if (message.has_heartbeat()) {
+    acknowledgements_.try_emplace(session.worker_id, session.acknowledged);
   }
   Feed(run_event::FromWorker{number, std::move(message)});
 }
@@ -312,7 +314,9 @@ void RunDriver::SendAcknowledgements() {
     if (session == session_of_.end()) continue;  // will send its reports again
     v1::CoordinatorMessage message;
     message.mutable_acknowledge()->set_sequence(sequence);
-    sessions_.at(session->second).stream->Send(std::move(message));
+    Session& receiver = sessions_.at(session->second);
+    receiver.acknowledged = sequence;
+    receiver.stream->Send(std::move(message));
   }
   acknowledgements_.clear();
 }

@@ -120,6 +120,7 @@ class RunDriver {
     std::shared_ptr<SessionStream> stream;
     std::string worker_id;  // empty: has not said hello
     MonotonicTime opened_at;
+    int64_t acknowledged = 0;  // in this session; said again to each heartbeat
   };
   // Something that is answered when `try_answer` returns true. Both are called on the loop.
   struct Waiter {

@@ -10,6 +10,7 @@ readonly packages=(
   libabsl-dev libspdlog-dev libfmt-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev libsimdjson-dev
   libutf8proc-dev libxxhash-dev libjpeg-dev libpng-dev libwebp-dev zlib1g-dev
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
+  libopenmpi-dev openmpi-bin
   libsqlite3-dev prometheus-cpp-dev libcpp-httplib-dev
   libgtest-dev libgmock-dev libbenchmark-dev
 )

@@ -1,0 +1,125 @@
+#include "worker/coordinator_watch.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "common/format_absl.h"
+
+namespace albef {
+namespace {
+
+// What another attempt with the same facts can change, a stale coordinator that ends soon.
+bool IsRefusal(const absl::Status& status) {
+  return absl::IsFailedPrecondition(status) || absl::IsUnauthenticated(status) ||
+         absl::IsPermissionDenied(status) || absl::IsInvalidArgument(status);
+}
+
+}  // namespace
+
+CoordinatorWatch::CoordinatorWatch(Options options, Time now)
+    : options_(options), lost_at_(now), sign_at_(now) {}
+
+void CoordinatorWatch::OnWelcome(int64_t term, Time now) {
+  is_connected_ = true;
+  term_ = std::max(term_, term);
+  newest_term_ = std::max(newest_term_, term);
+  sign_at_ = now;
+  refused_since_.reset();
+  own_died_at_.reset();
+  own_is_new_ = false;
+  num_starts_ = 0;
+}
+
+void CoordinatorWatch::OnClosed(const absl::Status& status, Time now) {
+  if (is_connected_) lost_at_ = sign_at_ = now;
+  is_connected_ = false;
+  last_failure_ = status;
+  if (!IsRefusal(status)) {
+    refused_since_.reset();
+    return;
+  }
+  refusal_ = status;
+  if (!refused_since_.has_value()) refused_since_ = now;
+}
+
+void CoordinatorWatch::OnSighting(const CoordinatorSighting& sighting, Time now) {
+  if (sighting.newest_term > newest_term_) {
+    newest_term_ = sighting.newest_term;
+    sign_at_ = now;
+  }
+  sighting_ = sighting;
+  has_looked_ = true;
+}
+
+void CoordinatorWatch::OnStarted(pid_t pid, Time now) {
+  own_pids_.insert(pid);
+  own_is_alive_ = true;
+  own_is_new_ = true;
+  own_died_at_.reset();
+  sign_at_ = now;
+  ++num_starts_;
+}
+
+void CoordinatorWatch::OnExited(bool has_lost, const std::string& how, Time now) {
+  own_is_alive_ = false;
+  own_is_new_ = false;
+  if (has_lost) return;
+  own_died_at_ = now;
+  has_looked_ = false;
+  last_failure_ = absl::UnavailableError("the coordinator " + how);
+}
+
+// Whether the coordinator of ours that died was the run's newest. A term that was claimed by one
+// that has not said where it is may be another worker's.
+bool CoordinatorWatch::OwnWasNewest() const {
+  if (sighting_.file.term == 0) return !WasWelcomed();
+  return own_pids_.contains(sighting_.file.pid) && sighting_.file.term >= newest_term_;
+}
+
+CoordinatorWatch::Decision CoordinatorWatch::Decide(Time now) {
+  if (is_connected_) return {};
+  constexpr Duration kEndPatience = std::chrono::seconds(1);
+  if (sighting_.ended.has_value() && now - lost_at_ >= kEndPatience && !own_is_alive_) {
+    return {.action = Action::kRunEnded, .ended = *sighting_.ended};
+  }
+  if (refused_since_.has_value() &&
+      (absl::IsInvalidArgument(refusal_) || now - *refused_since_ >= options_.refusal)) {
+    return {.action = Action::kRefused, .status = refusal_};
+  }
+  const std::string why =
+      sighting_.address.empty() ? sighting_.trouble : std::string(last_failure_.message());
+  if (now - lost_at_ >= options_.wait) {
+    return {.action = Action::kGiveUp,
+            .status = absl::UnavailableError(
+                fmt::format("no coordinator for {:.0f} s (elastic.coordinator_wait_s){}: {}",
+                            std::chrono::duration<double>(options_.wait).count(),
+                            sighting_.address.empty() ? "" : " at " + sighting_.address, why))};
+  }
+  if (!options_.is_embedded) return {};
+
+  if (own_died_at_.has_value() && has_looked_ && OwnWasNewest()) {
+    if (num_starts_ >= options_.max_starts) {
+      return {.action = Action::kGiveUp,
+              .status = absl::AbortedError(fmt::format(
+                  "the coordinator was started {} times and ended before anybody met it: {}",
+                  num_starts_, last_failure_.message()))};
+    }
+    // At once, but not in a tight circle.
+    constexpr Duration kFirstPause = std::chrono::milliseconds(250);
+    const Duration pause = num_starts_ <= 1 ? Duration::zero() : kFirstPause * (1 << num_starts_);
+    if (now - *own_died_at_ < pause) return {};
+    Decision decision{.action = Action::kStart};
+    // Before anybody of this start was met, the run may be another one's: then it must be refused.
+    if (WasWelcomed() || sighting_.file.term != 0) decision.after_term = newest_term_;
+    return decision;
+  }
+  if (!WasWelcomed()) return {};
+  const bool is_awaited = newest_term_ > term_ || own_is_new_;
+  const Duration limit = (is_awaited ? options_.starting : options_.patience) +
+                         options_.patience_per_order * std::max<int64_t>(options_.order, 0);
+  if (now - sign_at_ < limit) return {};
+  return {.action = Action::kStart, .after_term = newest_term_};
+}
+
+}  // namespace albef
