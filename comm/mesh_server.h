@@ -9,7 +9,8 @@
 // Join() takes as long as the members need to come; it dials those that cannot be reached again and
 // again. Who decides that a member does not come is the coordinator, and Leave() is how this
 // process hears of it. A member that died breaks its connections at once; one that is silent is
-// not taken for dead before hang_limit + 5 s have passed.
+// taken for dead only after `silence_limit`, so that the coordinator can find out before who is
+// stuck.
 //
 // All methods may be called from any thread.
 #ifndef ALBEF_COMM_MESH_SERVER_H_
@@ -30,18 +31,19 @@ class MeshServer {
  public:
   struct Options {
     std::string run_id = {};
-    std::string token = {};              // of the run; empty: none is asked for
-    int64_t incarnation = 0;             // of this process
-    std::string host = "127.0.0.1";      // to listen on, at a free port
-    std::string advertised_host = {};    // what others dial; empty: `host`
-    std::chrono::milliseconds hang_limit{10'000};
+    std::string token = {};                           // of the run; empty: none is asked for
+    int64_t incarnation = 0;                          // of this process
+    std::string host = "127.0.0.1";                   // to listen on, at a free port
+    std::string advertised_host = {};                 // what others dial; empty: `host`
+    std::chrono::milliseconds silence_limit{15'000};  // the run's hang limit + 5 s (design §5)
   };
 
   // UNAVAILABLE where it cannot listen on the host.
   static absl::StatusOr<std::unique_ptr<MeshServer>> Start(Options options);
 
   // Leaves the current generation and joins all threads. A connection to a process that is stopped
-  // while data for it is under way holds this up until the process dies, at most hang_limit + 5 s.
+  // while data for it is under way holds this up until that process dies or the silence limit ends
+  // the connection.
   ~MeshServer();
 
   // HOST:PORT for the others.
