@@ -23,14 +23,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "comm/lane.h"
 #include "comm/work.h"
 
 namespace albef {
-
-// Operations on different lanes do not wait for each other, nor need their order be the same on
-// all ranks.
-enum class Lane { kMain = 0, kGradients = 1 };
-inline constexpr int kNumLanes = 2;
 
 enum class ReduceOp { kSum, kMin, kMax };
 
