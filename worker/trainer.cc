@@ -27,6 +27,9 @@
 namespace albef {
 namespace {
 
+// A silent connection is given up so much later than a stuck member is killed (design §5).
+constexpr double kSilenceBeyondHangS = 5;
+
 // The decision, as it travels.
 v1::GateDecision ToProto(const GateDecision& decision) {
   v1::GateDecision message;
@@ -328,7 +331,8 @@ ExitCode RunTrainer(TrainerOptions options) {
        .token = options.token,
        .incarnation = options.incarnation,
        .host = options.mesh_host,
-       .hang_limit = std::chrono::milliseconds(static_cast<int64_t>(elastic.hang_limit_s * 1000))});
+       .silence_limit = std::chrono::milliseconds(
+           static_cast<int64_t>((elastic.hang_limit_s + kSilenceBeyondHangS) * 1000))});
   SupervisorLink link(std::move(options.control), &activity, [&](const v1::Assign& assigned) {
     if (!mesh.ok()) return;
     (*mesh)->Leave({.term = assigned.term(), .generation = assigned.generation()},
