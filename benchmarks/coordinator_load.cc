@@ -114,10 +114,12 @@ bool AllRunIn(const Views& workers, int64_t after_generation) {
 }
 
 int Main(int argc, char** argv) {
-  int num_workers = 64, seconds = 10;
+  int num_workers = 64, seconds = 10, activity_ms = 200;
   CLI::App app("Measures albef-coordinator with simulated workers.", "coordinator_load");
   app.add_option("--workers", num_workers, "simulated workers")->capture_default_str();
   app.add_option("--seconds", seconds, "of undisturbed running")->capture_default_str();
+  app.add_option("--activity-ms", activity_ms, "how often a worker says what its trainer does")
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   // Two sockets for each worker, in two processes.
   rlimit files = {};
@@ -139,7 +141,8 @@ int Main(int argc, char** argv) {
   SimulatedFleet fleet({.run_dir = run_dir,
                         .request = MakeRequest(data, num_workers),
                         .num_workers = num_workers,
-                        .step_interval = std::chrono::milliseconds(500)});
+                        .step_interval = std::chrono::milliseconds(500),
+                        .activity_interval = std::chrono::milliseconds(activity_ms)});
   const auto wait = [&](const char* what, int64_t after_generation) {
     if (!fleet.WaitUntil([&](const Views& w) { return AllRunIn(w, after_generation); }, limit)) {
       spdlog::error("not within {} s: {}", limit.count() / 1000, what);

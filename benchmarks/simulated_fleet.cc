@@ -37,7 +37,8 @@ struct SimulatedFleet::Trainer {
   int64_t incarnation = 0;
   v1::TrainerPhase phase = v1::TRAINER_PHASE_STARTING;
   int64_t prepared = 0;
-  v1::Assign assign;
+  v1::Assign assign;  // without its members
+  int num_members = 0;
   bool has_state = false;
   int64_t iteration = 0;
   uint32_t flags = 0;
@@ -446,7 +447,10 @@ void SimulatedFleet::Park(Worker& worker, int64_t generation) {
 void SimulatedFleet::Sync(Worker& worker, const v1::Assign& assign) {
   Trainer& trainer = *worker.trainer;
   if (assign.generation() != trainer.prepared) return;
-  trainer.assign = assign;
+  trainer.num_members = assign.members_size();
+  trainer.assign.set_term(assign.term());
+  trainer.assign.set_generation(assign.generation());
+  trainer.assign.set_rank(assign.rank());
   if (assign.source_loads()) {
     const auto catalogue = ScanCheckpoints(options_.run_dir / "checkpoints");
     trainer.iteration =
@@ -482,10 +486,10 @@ void SimulatedFleet::WriteShard(Worker& worker) {
   written.set_term(assign.term());
   written.set_generation(assign.generation());
   written.set_shard_index(assign.rank());
-  written.set_num_shards(assign.members_size());
+  written.set_num_shards(trainer.num_members);
   written.set_reason("asked for");
   const auto write = [&]() -> absl::StatusOr<ShardReport> {
-    const auto plan = PlanShards(DescribeState(state), assign.members_size());
+    const auto plan = PlanShards(DescribeState(state), trainer.num_members);
     if (!plan.ok()) return plan.status();
     const Shard& shard = plan->shards[static_cast<size_t>(assign.rank())];
     const std::filesystem::path folder = options_.run_dir / "checkpoints" / PartialName(id);
@@ -514,7 +518,7 @@ void SimulatedFleet::WriteShard(Worker& worker) {
     description.set_updates(id.step);
     description.set_ema_updates(id.step);
     description.set_config_digest("simulated");
-    description.set_virtual_ranks(assign.members_size());
+    description.set_virtual_ranks(trainer.num_members);
   }
   trainer.shard = written;
   v1::TrainerMessage message;
@@ -546,7 +550,7 @@ void SimulatedFleet::Iterate() {
       continue;
     }
     members.push_back(worker.get());
-    num_wanted = static_cast<size_t>(worker->trainer->assign.members_size());
+    num_wanted = static_cast<size_t>(worker->trainer->num_members);
     flags |= worker->trainer->flags;
   }
   if (members.empty() || members.size() != num_wanted) return;
@@ -559,7 +563,7 @@ void SimulatedFleet::Iterate() {
       v1::StepReport& step = *report.mutable_step();
       step.set_step(trainer.iteration);
       step.set_loss_mlm(1.0);
-      step.set_workers(trainer.assign.members_size());
+      step.set_workers(trainer.num_members);
       step.set_generation(trainer.assign.generation());
       step.set_seconds_per_step(std::chrono::duration<double>(options_.step_interval).count());
       SendReport(*worker, std::move(report));

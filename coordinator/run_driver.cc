@@ -316,7 +316,7 @@ void RunDriver::SendAcknowledgements() {
     message.mutable_acknowledge()->set_sequence(sequence);
     Session& receiver = sessions_.at(session->second);
     receiver.acknowledged = sequence;
-    receiver.stream->Send(std::move(message));
+    receiver.stream->Send(message);
   }
   acknowledgements_.clear();
 }

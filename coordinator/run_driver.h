@@ -40,12 +40,13 @@
 
 namespace albef {
 
-// The way back to a worker. Neither function may wait; both may be called from any thread, and
+// The way back to a worker. None of this may wait; all of it may be called from any thread, and
 // after the stream has ended.
 class SessionStream {
  public:
   virtual ~SessionStream() = default;
-  virtual void Send(v1::CoordinatorMessage message) = 0;
+  virtual void Send(const v1::CoordinatorMessage& message) = 0;
+  virtual void Send(const AssignOrder& order) = 0;
   // What was sent before still goes out where the status is OK.
   virtual void Close(const absl::Status& status) = 0;
 };
@@ -162,6 +163,7 @@ class RunDriver {
   void Carry(RunActions actions);
   void CarryWaiting();
   void CarryOut(run_action::Send& action);
+  void CarryOut(run_action::SendAssign& action);
   void CarryOut(run_action::CloseSession& action);
   void CarryOut(run_action::Persist& action);
   void CarryOut(run_action::Record& action);

@@ -44,17 +44,19 @@ std::function<void()> RunDriver::HoldActions() {
 }
 
 void RunDriver::CarryOut(run_action::Send& action) {
-  const v1::CoordinatorMessage& message = action.message;
-  if (message.has_to_trainer() && message.to_trainer().message().has_assign() &&
-      message.to_trainer().message().assign().rank() == 0) {
-    FaultPoint("syncing", message.to_trainer().message().assign().generation());
-  }
   const auto session = sessions_.find(action.session);
   if (session == sessions_.end()) return;
+  const v1::CoordinatorMessage& message = action.message;
   if (message.has_to_trainer() && message.to_trainer().message().has_end()) {
     told_the_end_.insert(session->second.worker_id);
   }
-  session->second.stream->Send(std::move(action.message));
+  session->second.stream->Send(message);
+}
+
+void RunDriver::CarryOut(run_action::SendAssign& action) {
+  if (action.order.rank == 0) FaultPoint("syncing", action.order.assign->message().generation());
+  const auto session = sessions_.find(action.session);
+  if (session != sessions_.end()) session->second.stream->Send(action.order);
 }
 
 void RunDriver::CarryOut(run_action::CloseSession& action) {

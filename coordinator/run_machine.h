@@ -48,6 +48,7 @@
 #include "coordinator/recorder.h"
 #include "coordinator/restart_budget.h"
 #include "coordinator/run_worker.h"
+#include "coordinator/shared_assign.h"
 #include "coordinator/stop_aware_clock.h"
 #include "proto/coordinator.pb.h"
 
@@ -123,6 +124,10 @@ struct Send {
   uint64_t session = 0;
   v1::CoordinatorMessage message = {};
 };
+struct SendAssign {
+  uint64_t session = 0;
+  AssignOrder order = {};
+};
 // The stream is of no use any more.
 struct CloseSession {
   uint64_t session = 0;
@@ -157,9 +162,9 @@ struct EndRun {
 }  // namespace run_action
 
 using RunAction =
-    std::variant<run_action::Send, run_action::CloseSession, run_action::Persist,
-                 run_action::Record, run_action::Configure, run_action::CommitCheckpoint,
-                 run_action::DiscardCheckpoint, run_action::EndRun>;
+    std::variant<run_action::Send, run_action::SendAssign, run_action::CloseSession,
+                 run_action::Persist, run_action::Record, run_action::Configure,
+                 run_action::CommitCheckpoint, run_action::DiscardCheckpoint, run_action::EndRun>;
 using RunActions = std::vector<RunAction>;  // to be carried out in this order
 
 enum class RunCommand { kCheckpoint, kPause, kResume, kDrainRun, kDrainWorker, kStop };

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <memory>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -202,6 +203,7 @@ void RunMachine::Assign(const MembershipDecision& decision) {
   assign.set_source_loads(plan.source_loads);
   for (const int rank : plan.receiver_ranks) assign.add_receiver_ranks(rank);
   assign.set_last_evaluation_step(last_evaluation_step_);
+  const auto shared = std::make_shared<const SharedAssign>(std::move(assign));
   Enter(Phase::kSyncing,
         fmt::format("{}; {}", decision.reason,
                     plan.source_loads ? "rank 0 loads the state"
@@ -211,10 +213,10 @@ void RunMachine::Assign(const MembershipDecision& decision) {
     RunWorker& worker = *MemberAt(rank);
     worker.is_distrusted = false;
     worker.trainer->phase = v1::TRAINER_PHASE_ASSIGNED;
-    v1::ControlMessage message;
-    *message.mutable_assign() = assign;
-    message.mutable_assign()->set_rank(static_cast<int>(rank));
-    SendControl(worker, std::move(message));
+    actions_.push_back(run_action::SendAssign{worker.session,
+                                              {.incarnation = worker.trainer->incarnation,
+                                               .rank = static_cast<int>(rank),
+                                               .assign = shared}});
   }
   Record({.kind = "membership",
           .reason = forming_reason_,

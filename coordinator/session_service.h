@@ -6,6 +6,8 @@
 #ifndef ALBEF_COORDINATOR_SESSION_SERVICE_H_
 #define ALBEF_COORDINATOR_SESSION_SERVICE_H_
 
+#include <grpcpp/grpcpp.h>
+
 #include <string>
 #include <utility>
 
@@ -14,13 +16,15 @@
 
 namespace albef {
 
-class SessionService final : public v1::WorkerSession::CallbackService {
+// Messages are read and written as bytes, so that what many workers are sent is kept once.
+class SessionService final
+    : public v1::WorkerSession::WithRawCallbackMethod_Session<v1::WorkerSession::Service> {
  public:
   // `driver` must outlive all streams: shut the server down first.
   SessionService(RunDriver* driver, std::string token)
       : driver_(driver), token_(std::move(token)) {}
 
-  grpc::ServerBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage>* Session(
+  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Session(
       grpc::CallbackServerContext* context) override;
 
  private:

@@ -171,6 +171,9 @@ void FakeCluster::FromTrainer(Worker& worker, v1::TrainerMessage message) {
 
 void FakeCluster::Carry(RunActions actions) {
   for (RunAction& action : actions) {
+    if (const auto* assign = std::get_if<run_action::SendAssign>(&action)) {
+      action = run_action::Send{assign->session, MessageOf(assign->order)};
+    }
     if (auto* send = std::get_if<run_action::Send>(&action)) {
       const auto entry = sessions_.find(send->session);
       if (entry == sessions_.end()) continue;
