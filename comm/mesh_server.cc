@@ -1,5 +1,6 @@
 #include "comm/mesh_server.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 #include <pthread.h>
@@ -45,6 +46,13 @@ bool EqualSecrets(const std::string& left, const std::string& right) {
 std::string Bracketed(const std::string& host) {
   const bool is_ipv6 = host.find(':') != std::string::npos && host.front() != '[';
   return is_ipv6 ? absl::StrCat("[", host, "]") : host;
+}
+
+// gRPC shuts itself down with its last object, and may wait for 10 s of its own polling to end. One
+// reference to it is never given back.
+void KeepGrpc() {
+  static const bool kept = (grpc_init(), true);
+  (void)kept;
 }
 
 absl::Status CheckMembership(const MeshMembership& membership, int64_t incarnation) {
@@ -168,6 +176,7 @@ class MeshServer::State::Caller : public MeshStream::Receiver,
 };
 
 absl::Status MeshServer::State::Start() {
+  KeepGrpc();
   grpc::ServerBuilder builder;
   int port = 0;
   builder.AddListeningPort(absl::StrCat(Bracketed(options_.host), ":0"),

@@ -2,12 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
+
+#include "tests/comm/communicator_suite.h"
 #include "tests/comm/ranks.h"
 
 namespace albef {
 namespace {
-
-using ::testing::ElementsAre;
 
 constexpr auto kUnavailable = absl::StatusCode::kUnavailable;
 constexpr auto kAborted = absl::StatusCode::kAborted;
@@ -18,28 +19,19 @@ Work Gather(Communicator& communicator, const std::string& name) {
   return communicator.AllGather(Lane::kMain, name, torch::ones(1), gathered);
 }
 
-TEST(LocalCommunicator, CarriesOutAllCollectives) {
-  for (int size = 1; size <= 5; ++size) {
-    LocalGroup group(size);
-    RunRanks(size, [&](int rank) {
-      ExpectWorkingCollectives(group.communicator(rank), Lane::kMain);
-      ExpectWorkingCollectives(group.communicator(rank), Lane::kGradients);
-    });
-  }
-}
+class LocalRanks : public CommunicatorRanks {
+ public:
+  explicit LocalRanks(int size) : group_(size) {}
+  Communicator& communicator(int rank) override { return group_.communicator(rank); }
 
-TEST(LocalCommunicator, LanesDoNotWaitForEachOther) {
-  LocalGroup group(2);
-  const torch::Tensor sent = torch::ones(1), received = torch::zeros(1), other = torch::zeros(1);
-  const Work main_0 = group.communicator(0).Exchange(Lane::kMain, "a", {}, {{1, other}});
-  const Work gradients_0 = group.communicator(0).Exchange(Lane::kGradients, "b", {{1, sent}}, {});
-  const Work gradients_1 =
-      group.communicator(1).Exchange(Lane::kGradients, "b", {}, {{0, received}});
-  EXPECT_TRUE(gradients_1.Wait().ok());
-  EXPECT_TRUE(gradients_0.Wait().ok());
-  EXPECT_FALSE(main_0.Done());
-  EXPECT_THAT(main_0.PendingPeers(), ElementsAre(1));
-}
+ private:
+  LocalGroup group_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Local, CommunicatorSuite,
+                         testing::Values([](int size) -> std::unique_ptr<CommunicatorRanks> {
+                           return std::make_unique<LocalRanks>(size);
+                         }));
 
 TEST(LocalCommunicator, ALostRankFailsItsPeersOperationsByName) {
   LocalGroup group(3);
@@ -83,39 +75,6 @@ TEST(LocalCommunicator, AWaitEndsAtItsDeadlineAndNamesWhoIsMissing) {
     }
     EXPECT_TRUE(work.Wait().ok()) << "the operation goes on after a wait that was too short";
   });
-}
-
-TEST(LocalCommunicator, RanksThatDisagreeAboutASizeFailInsteadOfHanging) {
-  LocalGroup group(2);
-  RunRanks(2, [&](int rank) {
-    Communicator& communicator = group.communicator(rank);
-    const std::vector<torch::Tensor> gathered(2, torch::zeros(1 + rank));
-    EXPECT_FALSE(
-        communicator.AllGather(Lane::kMain, "gate", gathered[0].clone(), gathered).Wait().ok());
-    EXPECT_FALSE(communicator.status().ok());
-  });
-}
-
-TEST(LocalCommunicator, RefusesTensorsThatCannotBeSent) {
-  LocalGroup group(2);
-  Communicator& communicator = group.communicator(0);
-  const auto send = [&](int peer, const torch::Tensor& tensor) {
-    return communicator.Exchange(Lane::kMain, "x", {{peer, tensor}}, {}).Wait();
-  };
-  const auto kInvalid = absl::StatusCode::kInvalidArgument;
-  EXPECT_THAT(send(0, torch::zeros(1)), FailsWith(kInvalid, "rank 0 is no peer"));
-  EXPECT_THAT(send(2, torch::zeros(1)), FailsWith(kInvalid, "rank 2 is no peer"));
-  EXPECT_THAT(send(1, torch::zeros({2, 2}).t()), FailsWith(kInvalid, "contiguous"));
-  EXPECT_TRUE(communicator.status().ok()) << "nothing was started";
-}
-
-TEST(LocalCommunicator, CountsWhatItMoves) {
-  LocalGroup group(3);
-  RunRanks(3, [&](int rank) { ASSERT_TRUE(Gather(group.communicator(rank), "x").Wait().ok()); });
-  for (int rank = 0; rank < 3; ++rank) {
-    EXPECT_EQ(group.communicator(rank).traffic().bytes_sent, 8);
-    EXPECT_EQ(group.communicator(rank).traffic().bytes_received, 8);
-  }
 }
 
 }  // namespace
