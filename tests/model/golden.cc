@@ -13,10 +13,6 @@
 namespace albef::golden {
 namespace {
 
-std::filesystem::path Fixture(const std::string& file_name) {
-  return Root() / "pretrain" / file_name;
-}
-
 [[noreturn]] void Fail(const std::string& message) { throw std::runtime_error(message); }
 
 // The first name of a tied tensor that the authors' state dict repeats; empty for all others.
@@ -60,16 +56,16 @@ std::filesystem::path Root() {
   return root != nullptr ? root : "tests/golden";
 }
 
-nlohmann::json ReadJson(const std::string& name) {
-  const std::filesystem::path path = Fixture(name + ".json");
+nlohmann::json ReadJson(const std::string& name, const std::string& folder) {
+  const std::filesystem::path path = Root() / folder / (name + ".json");
   std::ifstream file(path);
   if (!file) Fail(fmt::format("{}: cannot be opened", path.string()));
   return nlohmann::json::parse(file);
 }
 
-TensorMap ReadTensors(const std::string& name) {
+TensorMap ReadTensors(const std::string& name, const std::string& folder) {
   const absl::StatusOr<SafetensorsFile> file =
-      SafetensorsFile::Open(Fixture(name + ".safetensors"));
+      SafetensorsFile::Open(Root() / folder / (name + ".safetensors"));
   if (!file.ok()) Fail(file.status().ToString());
   TensorMap tensors;
   for (const NamedTensor& named : file->tensors()) {

@@ -1,4 +1,4 @@
-// Fixtures of tests/golden/pretrain: reading, loading into a model, comparing.
+// Fixtures of tests/golden: reading, loading into a model, comparing.
 //
 // A fixture that cannot be read throws, which GoogleTest reports as a failure of the test.
 #ifndef ALBEF_TESTS_MODEL_GOLDEN_H_
@@ -22,9 +22,9 @@ using TensorMap = std::map<std::string, torch::Tensor, std::less<>>;
 // $ALBEF_GOLDENS, else tests/golden below the source root.
 std::filesystem::path Root();
 
-// Root()/pretrain/NAME.json and NAME.safetensors.
-nlohmann::json ReadJson(const std::string& name);
-TensorMap ReadTensors(const std::string& name);
+// Root()/FOLDER/NAME.json and NAME.safetensors.
+nlohmann::json ReadJson(const std::string& name, const std::string& folder = "pretrain");
+TensorMap ReadTensors(const std::string& name, const std::string& folder = "pretrain");
 
 // From the member `config` of a case.
 AlbefOptions ToOptions(const nlohmann::json& config);
