@@ -35,7 +35,7 @@ class InterruptionTest(RunTest):
         kills = finished = in_write = 0
         run_dir = self.new_run_dir()
         while kills < OPTIONS.kills or finished == 0:
-            with Trainer(self.command(run_dir)) as trainer:
+            with Trainer(self.command(run_dir, "--set", f"data.num_threads={draw.randint(1, 6)}")) as trainer:
                 # One in five dies while it starts, the others at some place of the loop.
                 if draw.random() < 0.2:
                     time.sleep(draw.uniform(0, 1.0))
