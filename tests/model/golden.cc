@@ -143,13 +143,10 @@ PretrainInputs ToInputs(const TensorMap& tensors, const std::string& prefix,
           .attention_mask_BT = tensors.at(prefix + "attention_mask").to(options.device()),
           .mlm_input_ids_BT = tensors.at(prefix + "mlm_input_ids").to(options.device()),
           .masked_index_N = masked_index_N.to(options.device()),
-          .masked_label_N = labels.index_select(0, masked_index_N).to(options.device())};
-}
-
-NegativeIndices ToNegatives(const TensorMap& tensors, const std::string& prefix,
-                            at::TensorOptions options) {
-  return {.image_B = tensors.at(prefix + "itm_image_neg_idx").to(options.device()),
-          .text_B = tensors.at(prefix + "itm_text_neg_idx").to(options.device())};
+          .masked_label_N = labels.index_select(0, masked_index_N).to(options.device()),
+          .negatives = NegativeIndices{
+              .image_B = tensors.at(prefix + "itm_image_neg_idx").to(options.device()),
+              .text_B = tensors.at(prefix + "itm_text_neg_idx").to(options.device())}};
 }
 
 ::testing::AssertionResult RelClose(const torch::Tensor& actual, const torch::Tensor& expected,

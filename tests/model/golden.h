@@ -36,11 +36,9 @@ void LoadState(AlbefImpl& model, const TensorMap& state);
 // A model of the case's sizes with its initial state, in training mode.
 Albef MakeModel(const nlohmann::json& config, const TensorMap& state, at::TensorOptions options);
 
-// The batch and the injected draws of a case whose tensors carry `prefix`.
+// The batch of a case whose tensors carry `prefix`, with its draws.
 PretrainInputs ToInputs(const TensorMap& tensors, const std::string& prefix,
                         const torch::Tensor& image_BCHW, at::TensorOptions options);
-NegativeIndices ToNegatives(const TensorMap& tensors, const std::string& prefix,
-                            at::TensorOptions options);
 
 // "rel" of the fixtures' README: max |actual − expected| ≤ tolerance · max |expected|. Shapes must
 // agree. A failure says where the largest difference is.
