@@ -46,7 +46,7 @@ class ConvertTest(RunTest):
         self.train(first, *TWO_EPOCHS)
         pth = self.new_run_dir() / "checkpoint_01.pth"
         self.convert(first, pth)
-        for start in (pth, first / "checkpoints/step-0000000012"):
+        for start in (pth, first / "checkpoints/step-0000000012", first):
             run_dir = self.new_run_dir()
             self.train(run_dir, "--resume", start)
             self.assertEqual(self.events(run_dir, "imported")[0]["step"], 12)
