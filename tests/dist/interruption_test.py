@@ -36,9 +36,17 @@ class InterruptionTest(RunTest):
         run_dir = self.new_run_dir()
         while kills < OPTIONS.kills or finished == 0:
             with Trainer(self.command(run_dir, "--set", f"data.num_threads={draw.randint(1, 6)}")) as trainer:
-                # One in five dies while it starts, the others at some place of the loop.
-                if draw.random() < 0.2:
+                # One in five dies while it starts, two while they write a checkpoint (or just after),
+                # two at some place of the loop.
+                kind = draw.random()
+                if kills >= OPTIONS.kills:
+                    trainer.wait()  # what is left of the last run goes undisturbed
+                elif kind < 0.2:
                     time.sleep(draw.uniform(0, 1.0))
+                elif kind < 0.6:
+                    trainer.wait_until_training()
+                    trainer.wait_until(lambda: any(run_dir.glob("checkpoints/*.partial")), "checkpoint")
+                    time.sleep(draw.uniform(0, 0.004))
                 else:
                     trainer.wait_until_training()
                     time.sleep(draw.uniform(0, 0.25))
