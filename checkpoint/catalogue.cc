@@ -8,7 +8,9 @@
 #include <limits>
 #include <system_error>
 
+#include "checkpoint/manifest.h"
 #include "common/file.h"
+#include "common/status_macros.h"
 
 namespace albef {
 
@@ -96,6 +98,20 @@ absl::StatusOr<Catalogue> ScanCheckpoints(const fs::path& root) {
   if (error) return ErrnoStatus(error.value(), "list folder", root);
   std::ranges::sort(catalogue.committed, std::greater<>());
   return catalogue;
+}
+
+absl::StatusOr<fs::path> FindCheckpoint(const fs::path& path) {
+  std::error_code ignored;
+  if (fs::exists(path / kManifestName, ignored)) return path;
+  const fs::path inner = path / "checkpoints";
+  const fs::path& root = fs::is_directory(inner, ignored) ? inner : path;
+  ASSIGN_OR_RETURN(const Catalogue catalogue, ScanCheckpoints(root));
+  if (catalogue.committed.empty()) {
+    return absl::NotFoundError(fmt::format(
+        "{}: holds no checkpoint; expected a folder step-<iteration> or a run directory",
+        path.string()));
+  }
+  return root / StepName(catalogue.committed.front());
 }
 
 }  // namespace albef

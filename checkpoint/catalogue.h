@@ -49,6 +49,10 @@ struct Catalogue {
 // Lists a folder. What is no folder or has another name is somebody else's and left out.
 absl::StatusOr<Catalogue> ScanCheckpoints(const std::filesystem::path& root);
 
+// The checkpoint that people mean by `path`: the folder of one, or the newest committed one of a
+// run directory or of a run's checkpoints/. Not verified. NOT_FOUND names what holds none.
+absl::StatusOr<std::filesystem::path> FindCheckpoint(const std::filesystem::path& path);
+
 }  // namespace albef
 
 #endif  // ALBEF_CHECKPOINT_CATALOGUE_H_

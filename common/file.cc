@@ -51,7 +51,8 @@ absl::Status FileDescriptor::Close(const fs::path& path) {
 }
 
 absl::StatusOr<MappedFile> MappedFile::Open(const fs::path& path) {
-  FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // Not to wait for the other end where it is a pipe.
+  FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!fd.valid()) return ErrnoStatus(errno, "open", path);
   struct stat info;
   if (::fstat(fd.get(), &info) != 0) return ErrnoStatus(errno, "stat", path);

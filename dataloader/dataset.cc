@@ -13,19 +13,6 @@
 namespace albef {
 namespace {
 
-// The first samples of another source.
-class FirstSamples : public SampleSource {
- public:
-  FirstSamples(const SampleSource& source, int64_t count)
-      : source_(source), size_(std::min(count, source.size())) {}
-  int64_t size() const override { return size_; }
-  Sample Get(int64_t index) const override { return source_.Get(index); }
-
- private:
-  const SampleSource& source_;
-  const int64_t size_;
-};
-
 absl::StatusOr<Annotations> LoadAnnotations(const RunConfig& config,
                                             const std::vector<std::string>& names) {
   std::vector<std::filesystem::path> files;
@@ -78,13 +65,13 @@ absl::StatusOr<Dataset> Dataset::Load(RunConfig& config) {
   ASSIGN_OR_RETURN(Annotations train, LoadAnnotations(config, config.train_file));
   dataset.train = std::make_shared<const Annotations>(std::move(train));
   if (config.eval.file) {
-    ASSIGN_OR_RETURN(const Annotations all, LoadAnnotations(config, {*config.eval.file}));
-    const FirstSamples first(all, config.eval.max_images.value_or(all.size()));
+    ASSIGN_OR_RETURN(const Annotations source, LoadAnnotations(config, {*config.eval.file}));
     ASSIGN_OR_RETURN(dataset.eval,
-                     EvalSet::Create(first, *dataset.tokenizer,
+                     EvalSet::Create(source, *dataset.tokenizer,
                                      {.max_words = static_cast<int>(config.data.max_words),
                                       .text_length = static_cast<int>(std::min<int64_t>(
-                                          30, config.bert_config.max_position_embeddings))}));
+                                          30, config.bert_config.max_position_embeddings)),
+                                      .max_images = config.eval.max_images}));
     if (dataset.eval->num_texts() == 0) {
       return absl::InvalidArgumentError(fmt::format("{} (eval.file): holds no captions",
                                                     DataPath(config, *config.eval.file).string()));

@@ -17,7 +17,9 @@ absl::StatusOr<EvalSet> EvalSet::Create(const SampleSource& source,
   std::vector<std::vector<int64_t>> ids;
   for (int64_t i = 0; i < source.size(); ++i) {
     const Sample sample = source.Get(i);
-    const auto [image, is_new] = image_index.emplace(sample.image_path.string(), set.num_images());
+    const std::string path = sample.image_path.string();
+    if (options.max_images == set.num_images() && !image_index.contains(path)) continue;
+    const auto [image, is_new] = image_index.emplace(path, set.num_images());
     if (is_new) {
       set.image_paths.push_back(sample.image_path);
       set.texts_of_image.emplace_back();

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,6 +23,7 @@ struct EvalSet {
   struct Options {
     int max_words = 30;
     int text_length = 30;
+    std::optional<int64_t> max_images;  // the first so many, with all of their captions
   };
   // INVALID_ARGUMENT for a caption that is not UTF-8: an evaluation substitutes nothing.
   static absl::StatusOr<EvalSet> Create(const SampleSource& source,

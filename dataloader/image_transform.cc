@@ -61,6 +61,11 @@ absl::Status LoadSquare(const fs::path& path, ImageCompat compat, int image_res,
 
 absl::Status ReadImage(const fs::path& path, ImageCompat compat, Image& image) {
   std::error_code error;
+  const fs::file_status file = fs::status(path, error);
+  // A pipe would be waited for, a device may never end.
+  if (fs::exists(file) && !fs::is_regular_file(file)) {
+    return absl::InvalidArgumentError(fmt::format("{}: not a regular file", path.string()));
+  }
   if (const uintmax_t size = fs::file_size(path, error); !error && size > kMaxFileBytes) {
     return absl::InvalidArgumentError(
         fmt::format("{}: a file of {} bytes is no training picture", path.string(), size));

@@ -102,7 +102,6 @@ AlbefImpl::Teacher AlbefImpl::RunTeacher(const PretrainInputs& inputs, double al
 }
 
 PretrainOutput AlbefImpl::Forward(const PretrainInputs& inputs, double alpha,
-                                  const std::optional<NegativeIndices>& negatives,
                                   PretrainTrace* trace) {
   CheckInputs(inputs);
   const int64_t batch = inputs.input_ids_BT.size(0);
@@ -139,8 +138,8 @@ PretrainOutput AlbefImpl::Forward(const PretrainInputs& inputs, double alpha,
   const torch::Tensor scores_i2t_BB = i2t.student_BC.narrow(1, 0, batch);
   const torch::Tensor scores_t2i_BB = t2i.student_BC.narrow(1, 0, batch);
   NegativeIndices negative;
-  if (negatives) {
-    negative = *negatives;
+  if (inputs.negatives) {
+    negative = *inputs.negatives;
   } else {
     negative.image_B = DrawHardNegatives(scores_t2i_BB);
     negative.text_B = DrawHardNegatives(scores_i2t_BB);

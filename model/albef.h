@@ -26,6 +26,11 @@
 
 namespace albef {
 
+struct NegativeIndices {
+  torch::Tensor image_B;  // negative image of each text
+  torch::Tensor text_B;   // negative text of each image
+};
+
 // The batch of one virtual rank, on the model's device; the image in the model's dtype, the rest
 // int64.
 struct PretrainInputs {
@@ -35,11 +40,7 @@ struct PretrainInputs {
   torch::Tensor mlm_input_ids_BT;   // after masking
   torch::Tensor masked_index_N;     // flat b·T+t of the tokens to predict, ascending
   torch::Tensor masked_label_N;     // their true ids
-};
-
-struct NegativeIndices {
-  torch::Tensor image_B;  // negative image of each text
-  torch::Tensor text_B;   // negative text of each image
+  std::optional<NegativeIndices> negatives = std::nullopt;  // absent: the forward pass draws them
 };
 
 struct PretrainOutput {
@@ -86,7 +87,6 @@ class AlbefImpl : public torch::nn::Module {
   // default generator (one batched draw for images, then one for texts). Never waits for the
   // device.
   PretrainOutput Forward(const PretrainInputs& inputs, double alpha,
-                         const std::optional<NegativeIndices>& negatives = std::nullopt,
                          PretrainTrace* trace = nullptr);
 
   // For evaluation, with eval() and without gradients (the caller's choice).

@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <cstdint>
+#include <system_error>
 #include <utility>
 
+#include "checkpoint/catalogue.h"
+#include "checkpoint/loaded_checkpoint.h"
 #include "common/status_macros.h"
 #include "formats/pth.h"
 #include "formats/safetensors.h"
@@ -23,6 +26,28 @@ torch::Tensor Borrow(const TensorView& view, const std::shared_ptr<const void>& 
       torch::dtype(ToScalarType(view.dtype)));
 }
 
+// The tensors of a checkpoint of ours, verified.
+absl::StatusOr<TensorMap> ReadCheckpoint(const std::filesystem::path& path) {
+  ASSIGN_OR_RETURN(const std::filesystem::path folder, FindCheckpoint(path));
+  ASSIGN_OR_RETURN(LoadedCheckpoint opened, LoadedCheckpoint::Open(folder));
+  const auto checkpoint = std::make_shared<const LoadedCheckpoint>(std::move(opened));
+  TensorMap tensors;
+  for (const ManifestTensor& tensor : checkpoint->manifest().tensors) {
+    const auto& [name, dtype, shape] = tensor.info;
+    ASSIGN_OR_RETURN(const auto pieces, checkpoint->Pieces(name));
+    if (pieces.size() == 1) {
+      tensors.emplace(
+          name, Borrow({.dtype = dtype, .shape = shape, .bytes = pieces.front()}, checkpoint));
+      continue;
+    }
+    torch::Tensor whole = torch::empty(shape, torch::dtype(ToScalarType(dtype)));
+    RETURN_IF_ERROR(
+        checkpoint->CopyTensor(name, {static_cast<std::byte*>(whole.data_ptr()), whole.nbytes()}));
+    tensors.emplace(name, std::move(whole));
+  }
+  return tensors;
+}
+
 }  // namespace
 
 TensorMap TensorsOf(const PickleValue& dict, const std::shared_ptr<const void>& owner) {
@@ -38,6 +63,8 @@ TensorMap TensorsOf(const PickleValue& dict, const std::shared_ptr<const void>& 
 }
 
 absl::StatusOr<TensorMap> ReadWeights(const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) return ReadCheckpoint(path);
   TensorMap tensors;
   if (path.extension() == ".safetensors") {
     ASSIGN_OR_RETURN(SafetensorsFile opened, SafetensorsFile::Open(path));

@@ -1,4 +1,4 @@
-// Named tensors of a weights file, whatever its format.
+// Named tensors of a weights file or of a checkpoint, whatever its format.
 #ifndef ALBEF_MODEL_WEIGHTS_FILE_H_
 #define ALBEF_MODEL_WEIGHTS_FILE_H_
 
@@ -13,8 +13,9 @@
 namespace albef {
 
 // Reads a .safetensors file or one of torch.save (.pth, .pt, .bin): a dict of tensors, or a dict
-// that holds one under "model" or "state_dict". The tensors are read-only views that keep the file
-// mapped. INVALID_ARGUMENT names the file and what is wrong with it.
+// that holds one under "model" or "state_dict"; or the training state in a checkpoint folder of ours
+// (of a run directory, its newest). The tensors are read-only views that keep the file mapped.
+// INVALID_ARGUMENT names the file and what is wrong with it; a damaged checkpoint is DATA_LOSS.
 absl::StatusOr<TensorMap> ReadWeights(const std::filesystem::path& path);
 
 // The tensors among the items of a pickled dict, as views that keep `owner` alive.

@@ -39,6 +39,7 @@ struct Arguments {
 enum class Kind { kFolder, kPth, kSafetensors };
 
 absl::StatusOr<Kind> KindOf(const fs::path& path) {
+  if (fs::is_directory(path)) return Kind::kFolder;  // also one named run.v2
   const std::string extension = path.extension().string();
   if (extension == ".pth" || extension == ".pt" || extension == ".bin") return Kind::kPth;
   if (extension == ".safetensors") return Kind::kSafetensors;
@@ -46,17 +47,6 @@ absl::StatusOr<Kind> KindOf(const fs::path& path) {
   return absl::InvalidArgumentError(fmt::format(
       "{}: unknown kind of checkpoint; use a folder of ours, a file .pth or a file .safetensors",
       path.string()));
-}
-
-// A folder of a checkpoint, or of a run: then its newest.
-absl::StatusOr<fs::path> CheckpointFolder(const fs::path& path) {
-  if (fs::exists(path / kManifestName)) return path;
-  const fs::path root = fs::is_directory(path / "checkpoints") ? path / "checkpoints" : path;
-  ASSIGN_OR_RETURN(const Catalogue catalogue, ScanCheckpoints(root));
-  if (catalogue.committed.empty()) {
-    return absl::NotFoundError(fmt::format("{}: holds no checkpoint", path.string()));
-  }
-  return root / StepName(catalogue.committed.front());
 }
 
 // The configuration decides sizes that no file tells, such as the number of heads.
@@ -189,7 +179,7 @@ absl::Status Convert(const Arguments& arguments) {
     return absl::NotFoundError(fmt::format("{}: no such checkpoint", input.string()));
   }
   if (input_kind == Kind::kFolder) {
-    ASSIGN_OR_RETURN(input, CheckpointFolder(input));
+    ASSIGN_OR_RETURN(input, FindCheckpoint(input));
   }
   if (output_kind != Kind::kFolder && fs::exists(output)) {
     return absl::FailedPreconditionError(

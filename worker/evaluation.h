@@ -38,6 +38,22 @@ struct RetrievalResult {
   int64_t num_texts = 0;
 };
 
+// What the encoders make of I images and R texts.
+struct EncodedPairs {
+  torch::Tensor image_embeds_IPD, image_feat_IE;
+  torch::Tensor text_embeds_RTD, text_feat_RE, text_mask_RT;
+};
+
+struct RetrievalScores {
+  torch::Tensor similarity_IR;   // of the features, without the temperature
+  torch::Tensor text_score_IR;   // matching scores of each image's best texts; all others are -100
+  torch::Tensor image_score_RI;  // and of each text's best images
+};
+
+// The model must be in evaluation mode.
+absl::StatusOr<RetrievalScores> ScoreRetrieval(Albef& model, const EncodedPairs& pairs,
+                                               const EvaluationOptions& options);
+
 // Images without a text are left out. The model's training mode is restored. An image that cannot
 // be read is an error that names it: a recall over fewer images would not be comparable.
 absl::StatusOr<RetrievalResult> EvaluateRetrieval(Albef& model, const EvalSet& set,

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoint/catalogue.h"
 #include "common/log.h"
 #include "common/status_macros.h"
 #include "model/official_checkpoint.h"
@@ -77,11 +78,12 @@ absl::Status InitializeNew(const RunSetup& setup, RunLog& log, AlbefImpl& model)
 }
 
 // `--resume PATH`: the authors' checkpoint_XX.pth, which goes on at its next epoch, or a checkpoint
-// folder of ours.
+// folder of ours (of a run directory, its newest).
 absl::Status Import(const RunSetup& setup, RunLog& log, TrainState& state) {
   const std::filesystem::path& path = setup.resume.path;
   if (std::filesystem::is_directory(path)) {
-    ASSIGN_OR_RETURN(const LoadedCheckpoint checkpoint, LoadedCheckpoint::Open(path));
+    ASSIGN_OR_RETURN(const std::filesystem::path folder, FindCheckpoint(path));
+    ASSIGN_OR_RETURN(const LoadedCheckpoint checkpoint, LoadedCheckpoint::Open(folder));
     RETURN_IF_ERROR(RestoreState(checkpoint, state));
   } else {
     ASSIGN_OR_RETURN(

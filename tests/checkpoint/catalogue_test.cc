@@ -78,5 +78,28 @@ TEST(Catalogue, ListsFoldersNewestFirstAndLeavesOthersAlone) {
             absl::StatusCode::kNotFound);
 }
 
+TEST(FindCheckpoint, TakesACheckpointARunOrARunsCheckpoints) {
+  TemporaryDirectory directory;
+  const auto& run = directory.path();
+  const auto newest = run / "checkpoints/step-0000000300";
+  for (const char* name : {"step-0000000100", "step-0000000300", "step-0000000400.t1.g2.partial"}) {
+    ASSERT_TRUE(CreateDirectories(run / "checkpoints" / name).ok());
+    ASSERT_TRUE(WriteFileAtomic(run / "checkpoints" / name / "manifest.json", "{}").ok());
+  }
+  EXPECT_EQ(*FindCheckpoint(run), newest);
+  EXPECT_EQ(*FindCheckpoint(run / "checkpoints"), newest);
+  const auto chosen = run / "checkpoints/step-0000000100";
+  EXPECT_EQ(*FindCheckpoint(chosen), chosen);
+}
+
+TEST(FindCheckpoint, NamesWhatHoldsNone) {
+  TemporaryDirectory directory;
+  const absl::Status empty = FindCheckpoint(directory.path()).status();
+  EXPECT_EQ(empty.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(empty.message()),
+              ::testing::StartsWith(directory.path().string() + ": holds no checkpoint"));
+  EXPECT_EQ(FindCheckpoint(directory.path() / "none").status().code(), absl::StatusCode::kNotFound);
+}
+
 }  // namespace
 }  // namespace albef

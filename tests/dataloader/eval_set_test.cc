@@ -27,6 +27,18 @@ TEST(EvalSet, ListsEachImageOnceAndItsTextsInFileOrder) {
               ElementsAre(ElementsAre(0, 1, 3), ElementsAre(2), ElementsAre()));
 }
 
+TEST(EvalSet, MaxImagesCountsImagesAndTakesAllTheirTexts) {
+  const FakeSource source({{"a.jpg", {"the cat"}},
+                           {"b.jpg", {"a dog"}},
+                           {"c.jpg", {"a bird"}},
+                           {"a.jpg", {"the tree"}}});
+  const auto set = EvalSet::Create(source, *OwnTokenizer(), {.max_images = 2});
+  ASSERT_TRUE(set.ok()) << set.status();
+  EXPECT_THAT(set->image_paths, ElementsAre("a.jpg", "b.jpg"));
+  EXPECT_THAT(set->texts, ElementsAre("the cat", "a dog", "the tree"));
+  EXPECT_THAT(set->texts_of_image, ElementsAre(ElementsAre(0, 2), ElementsAre(1)));
+}
+
 TEST(EvalSet, PadsAndCutsToExactlyTheTextLength) {
   std::string long_text;
   for (int i = 0; i < 29; ++i) long_text += "dogs ";  // two pieces each

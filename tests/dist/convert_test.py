@@ -9,7 +9,7 @@ import unittest
 
 from harness import BIN, ROOT, TWO_EPOCHS, RunTest, read_config, run_program
 
-GOLDEN = ROOT / "tests/golden/pretrain"
+GOLDEN = pathlib.Path(os.environ.get("ALBEF_GOLDENS", ROOT / "tests/golden")) / "pretrain"
 # Top-level keys that a configuration, a golden case and the Python peer share.
 SHARED_KEYS = ("image_res", "vision_width", "embed_dim", "queue_size", "momentum", "temp")
 
@@ -46,7 +46,7 @@ class ConvertTest(RunTest):
         self.train(first, *TWO_EPOCHS)
         pth = self.new_run_dir() / "checkpoint_01.pth"
         self.convert(first, pth)
-        for start in (pth, first / "checkpoints/step-0000000012"):
+        for start in (pth, first / "checkpoints/step-0000000012", first):
             run_dir = self.new_run_dir()
             self.train(run_dir, "--resume", start)
             self.assertEqual(self.events(run_dir, "imported")[0]["step"], 12)
@@ -56,17 +56,19 @@ class ConvertTest(RunTest):
         config = json.loads((GOLDEN / "checkpoint.json").read_text())["config"]
         special = {config["special_tokens"][k]: f"[{k.upper()}]" for k in ("pad", "cls", "mask")}
         words = [special.get(i, f"w{i}") for i in range(config["bert"]["vocab_size"])]
-        words[1], words[2] = "[UNK]", "[SEP]"
+        for word in ("[UNK]", "[SEP]"):
+            words[next(i for i, other in enumerate(words) if other.startswith("w"))] = word
         vocab = self.new_run_dir() / "vocab.txt"
         vocab.write_text("\n".join(words) + "\n")
         yaml = {key: config[key] for key in (*SHARED_KEYS, "mlm_probability", "alpha")}
         yaml["bert_config"] = {k: v for k, v in config["bert"].items() if k != "layer_norm_eps"}
         yaml["bert_config"]["layer_norm_eps"] = 1e-12
         yaml["vision"] = {"patch_size": config["patch_size"], "depth": config["vision_depth"],
-                          "heads": config["vision_heads"]}
+                          "heads": config["vision_heads"], "mlp_ratio": config["vision_mlp_ratio"]}
         yaml |= {"train_file": "train.json", "batch_size": 4, "threads_per_worker": 1,
                  "tokenizer": {"vocab": str(vocab)}, "schedular": {"epochs": 4},
-                 "data": {"root": str(self.data), "max_text_length": 12},
+                 "data": {"root": str(self.data),
+                          "max_text_length": min(12, config["bert"]["max_position_embeddings"])},
                  "checkpoint": {"every_steps": 5}}
         path = vocab.parent / "config.yaml"
         path.write_text(json.dumps(yaml))
@@ -124,6 +126,23 @@ class ConvertTest(RunTest):
             self.assertEqual(optimizer.state[parameter]["exp_avg"].shape, parameter.shape)
         self.assertEqual(optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"])
         self.assertLess(optimizer.param_groups[0]["lr"], 1e-2)
+
+    def test_a_folder_may_have_a_dot_in_its_name(self):
+        run_dir = self.new_run_dir().rename(self.folder / "run.v2")
+        self.train(run_dir, "--set", "max_steps=2")
+        out = self.folder / "converted.v2"
+        out.mkdir()
+        self.convert(run_dir, out)
+        self.assertEqual(self.manifest(out)["state_digest"], self.digest(run_dir))
+
+    def test_a_run_begins_with_the_weights_of_another(self):
+        first = self.new_run_dir()
+        self.train(first, "--set", "max_steps=4")
+        second = self.new_run_dir()
+        self.train(second, "--set", "max_steps=2", "--set", f"init={{checkpoint: {first}}}")
+        event, = self.events(second, "initialised")
+        self.assertEqual(event["path"], str(first))
+        self.assertIn("0 missing", event["reason"])
 
     def test_errors_name_what_is_wrong_and_the_remedy(self):
         run_dir = self.new_run_dir()

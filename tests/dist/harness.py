@@ -26,7 +26,7 @@ def run_program(*arguments, **options):
 
 
 class Trainer:
-    """A running albef-trainer. Use as a context manager: it does not outlive the block."""
+    """A running albef-worker with its children. Use as a context manager: it does not outlive the block."""
 
     def __init__(self, command):
         self.log = tempfile.TemporaryFile(mode="w+", errors="replace")
@@ -105,7 +105,7 @@ class RunTest(unittest.TestCase):
         assert code == 0, stderr
 
     def command(self, run_dir, *extra):
-        return [BIN / "albef-trainer", "--config", ROOT / "tests/dist/tiny.yaml", "--set",
+        return [BIN / "albef-worker", "--config", ROOT / "tests/dist/tiny.yaml", "--set",
                 f"data.root={self.data}", "--run-dir", run_dir, *extra]
 
     def train(self, run_dir, *extra, expect=0, **options):

@@ -111,10 +111,11 @@ TEST(Albef, DrawnNegativesGiveTheLossesOfTheSameNegativesInjected) {
   const AlbefOptions options = SmallOptions();
   Albef model = SmallModel(options);
   model->eval();
-  const PretrainInputs batch = SmallBatch(options, 4);
+  PretrainInputs batch = SmallBatch(options, 4);
   PretrainTrace trace;
-  const PretrainOutput drawn = model->Forward(batch, 0.4, std::nullopt, &trace);
-  const PretrainOutput injected = model->Forward(batch, 0.4, trace.negatives);
+  const PretrainOutput drawn = model->Forward(batch, 0.4, &trace);
+  batch.negatives = trace.negatives;
+  const PretrainOutput injected = model->Forward(batch, 0.4);
   EXPECT_EQ(TotalLoss(drawn), TotalLoss(injected));
   for (const torch::Tensor& index : {trace.negatives.image_B, trace.negatives.text_B}) {
     EXPECT_FALSE((index == torch::arange(4)).any().item<bool>()) << "a pair is its own negative";
@@ -176,7 +177,7 @@ TEST(Albef, EvaluationAgreesWithThePassOfTraining) {
   const torch::NoGradGuard no_grad;
   const PretrainInputs batch = SmallBatch(options, 4);
   PretrainTrace trace;
-  model->Forward(batch, 0.4, std::nullopt, &trace);
+  model->Forward(batch, 0.4, &trace);
 
   const ImageEncoding image = model->EncodeImage(batch.image_BCHW);
   const TextEncoding text = model->EncodeText(batch.input_ids_BT, batch.attention_mask_BT);

@@ -13,10 +13,6 @@
 namespace albef::golden {
 namespace {
 
-std::filesystem::path Fixture(const std::string& file_name) {
-  return Root() / "pretrain" / file_name;
-}
-
 [[noreturn]] void Fail(const std::string& message) { throw std::runtime_error(message); }
 
 // The first name of a tied tensor that the authors' state dict repeats; empty for all others.
@@ -60,16 +56,16 @@ std::filesystem::path Root() {
   return root != nullptr ? root : "tests/golden";
 }
 
-nlohmann::json ReadJson(const std::string& name) {
-  const std::filesystem::path path = Fixture(name + ".json");
+nlohmann::json ReadJson(const std::string& name, const std::string& folder) {
+  const std::filesystem::path path = Root() / folder / (name + ".json");
   std::ifstream file(path);
   if (!file) Fail(fmt::format("{}: cannot be opened", path.string()));
   return nlohmann::json::parse(file);
 }
 
-TensorMap ReadTensors(const std::string& name) {
+TensorMap ReadTensors(const std::string& name, const std::string& folder) {
   const absl::StatusOr<SafetensorsFile> file =
-      SafetensorsFile::Open(Fixture(name + ".safetensors"));
+      SafetensorsFile::Open(Root() / folder / (name + ".safetensors"));
   if (!file.ok()) Fail(file.status().ToString());
   TensorMap tensors;
   for (const NamedTensor& named : file->tensors()) {
@@ -147,13 +143,10 @@ PretrainInputs ToInputs(const TensorMap& tensors, const std::string& prefix,
           .attention_mask_BT = tensors.at(prefix + "attention_mask").to(options.device()),
           .mlm_input_ids_BT = tensors.at(prefix + "mlm_input_ids").to(options.device()),
           .masked_index_N = masked_index_N.to(options.device()),
-          .masked_label_N = labels.index_select(0, masked_index_N).to(options.device())};
-}
-
-NegativeIndices ToNegatives(const TensorMap& tensors, const std::string& prefix,
-                            at::TensorOptions options) {
-  return {.image_B = tensors.at(prefix + "itm_image_neg_idx").to(options.device()),
-          .text_B = tensors.at(prefix + "itm_text_neg_idx").to(options.device())};
+          .masked_label_N = labels.index_select(0, masked_index_N).to(options.device()),
+          .negatives = NegativeIndices{
+              .image_B = tensors.at(prefix + "itm_image_neg_idx").to(options.device()),
+              .text_B = tensors.at(prefix + "itm_text_neg_idx").to(options.device())}};
 }
 
 ::testing::AssertionResult RelClose(const torch::Tensor& actual, const torch::Tensor& expected,

@@ -1,4 +1,4 @@
-// Fixtures of tests/golden/pretrain: reading, loading into a model, comparing.
+// Fixtures of tests/golden: reading, loading into a model, comparing.
 //
 // A fixture that cannot be read throws, which GoogleTest reports as a failure of the test.
 #ifndef ALBEF_TESTS_MODEL_GOLDEN_H_
@@ -22,9 +22,9 @@ using TensorMap = std::map<std::string, torch::Tensor, std::less<>>;
 // $ALBEF_GOLDENS, else tests/golden below the source root.
 std::filesystem::path Root();
 
-// Root()/pretrain/NAME.json and NAME.safetensors.
-nlohmann::json ReadJson(const std::string& name);
-TensorMap ReadTensors(const std::string& name);
+// Root()/FOLDER/NAME.json and NAME.safetensors.
+nlohmann::json ReadJson(const std::string& name, const std::string& folder = "pretrain");
+TensorMap ReadTensors(const std::string& name, const std::string& folder = "pretrain");
 
 // From the member `config` of a case.
 AlbefOptions ToOptions(const nlohmann::json& config);
@@ -36,11 +36,9 @@ void LoadState(AlbefImpl& model, const TensorMap& state);
 // A model of the case's sizes with its initial state, in training mode.
 Albef MakeModel(const nlohmann::json& config, const TensorMap& state, at::TensorOptions options);
 
-// The batch and the injected draws of a case whose tensors carry `prefix`.
+// The batch of a case whose tensors carry `prefix`, with its draws.
 PretrainInputs ToInputs(const TensorMap& tensors, const std::string& prefix,
                         const torch::Tensor& image_BCHW, at::TensorOptions options);
-NegativeIndices ToNegatives(const TensorMap& tensors, const std::string& prefix,
-                            at::TensorOptions options);
 
 // "rel" of the fixtures' README: max |actual − expected| ≤ tolerance · max |expected|. Shapes must
 // agree. A failure says where the largest difference is.

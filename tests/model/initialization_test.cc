@@ -82,7 +82,9 @@ TEST(InitializationGolden, FollowsTheReferencesLaws) {
   }
   EXPECT_GT(num_checked, 0);
   for (const std::string key : {"image_queue", "text_queue"}) {
-    EXPECT_TRUE(golden::AbsClose(tensors.at(key).norm(2, 0), torch::ones({65536}), 1e-6)) << key;
+    EXPECT_TRUE(
+        golden::AbsClose(tensors.at(key).norm(2, 0), torch::ones({tensors.at(key).size(1)}), 1e-6))
+        << key;
   }
   for (const auto& [key, tensor] : tensors) {
     const size_t dot = key.find("_m.");

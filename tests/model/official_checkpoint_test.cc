@@ -31,8 +31,10 @@ std::vector<std::string> CheckpointNames() {
 }
 
 std::unique_ptr<TrainState> EmptyState() {
-  return std::make_unique<TrainState>(
-      Albef(golden::ToOptions(golden::ReadJson("checkpoint").at("config"))), TrainStateOptions{});
+  const nlohmann::json golden = golden::ReadJson("checkpoint");
+  TrainStateOptions options;
+  options.adamw.weight_decay = golden.at("stored_config").at("optimizer").at("weight_decay");
+  return std::make_unique<TrainState>(Albef(golden::ToOptions(golden.at("config"))), options);
 }
 
 // The config a run would have had that wrote the fixture.

@@ -117,8 +117,7 @@ TEST_P(StepGolden, EveryIntermediateAndGradientAgrees) {
 
   PretrainTrace trace;
   const PretrainOutput output =
-      model->Forward(ToInputs(inputs, "", inputs.at("image"), options_), step.at("alpha"),
-                     ToNegatives(inputs, "", options_), &trace);
+      model->Forward(ToInputs(inputs, "", inputs.at("image"), options_), step.at("alpha"), &trace);
   (output.loss_mlm + output.loss_itc + output.loss_itm).backward();
   Enqueue(*model, output);
 
@@ -187,8 +186,7 @@ TEST_P(StepGolden, EveryEdgeVariantAgrees) {
     const PretrainInputs batch = ToInputs(inputs, prefix, inputs.at("image"), options_);
     ASSERT_EQ(batch.masked_index_N.size(0), variant.at("n_masked").get<int64_t>());
     PretrainTrace trace;
-    const PretrainOutput output =
-        model->Forward(batch, variant.at("alpha"), ToNegatives(inputs, prefix, options_), &trace);
+    const PretrainOutput output = model->Forward(batch, variant.at("alpha"), &trace);
     (output.loss_mlm + output.loss_itc + output.loss_itm).backward();
     Enqueue(*model, output);
 

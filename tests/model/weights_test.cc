@@ -5,21 +5,23 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/store.h"
 #include "common/file.h"
 #include "formats/pth.h"
 #include "formats/safetensors.h"
 #include "model/initialization.h"
 #include "model/pretrained.h"
 #include "model/tensor_io.h"
+#include "model/train_state.h"
 #include "model/weights_file.h"
-#include "tests/model/golden.h"
+#include "tests/model/tiny_model.h"
 
 namespace albef {
 namespace {
 
 using testing::HasSubstr;
 
-AlbefOptions SmallOptions() { return golden::ToOptions(golden::ReadJson("ranks2").at("config")); }
+AlbefOptions SmallOptions() { return TinyModelOptions(/*queue_size=*/24); }
 
 TensorMap CopyOf(const AlbefImpl& model) {
   TensorMap tensors;
@@ -192,6 +194,47 @@ TEST(LoadWholeModel, NeedsEverythingAndResizesBothPositionEmbeddings) {
   state.erase("image_queue");
   WriteTensors(path, state);
   EXPECT_THAT(MessageOf(LoadWholeModel(*model, path).status()), HasSubstr("(image_queue)"));
+}
+
+// As a run leaves it, in shards whose borders cut tensors.
+TEST(LoadWholeModel, TakesTheNewestCheckpointOfARunOrTheOneNamed) {
+  const TemporaryDirectory run_dir;
+  AlbefOptions options = SmallOptions();
+  options.bert.vocab_size = 30'000;  // 1.9 MB of word embeddings
+  CheckpointStore::Options store_options;
+  store_options.root = run_dir.path() / "checkpoints";
+  const auto store = CheckpointStore::Open(std::move(store_options));
+  ASSERT_TRUE(store.ok()) << store.status();
+  std::map<int64_t, TensorMap> expected;
+  for (const int64_t step : {3, 5}) {
+    const TrainState state(RandomModel(static_cast<uint64_t>(step), options), {});
+    expected[step] = CopyOf(*state.model());
+    const std::vector<StateEntry> entries = state.State();
+    std::vector<NamedTensor> tensors;
+    for (const StateEntry& entry : entries) {
+      tensors.push_back({entry.key, ViewTensor(entry.tensor)});
+    }
+    CheckpointInfo info;
+    info.counters.iteration = step;
+    const auto written = (*store)->Write(tensors, info, {.num_shards = 7});
+    ASSERT_TRUE(written.ok()) << written.status();
+    EXPECT_GT(written->files.size(), 1u);
+  }
+  for (const auto& [path, step] : {std::pair(run_dir.path(), int64_t{5}),
+                                   std::pair((*store)->root() / StepName(3), int64_t{3})}) {
+    const Albef model = RandomModel(9, options);
+    const auto report = LoadWholeModel(*Albef(model), path);
+    ASSERT_TRUE(report.ok()) << report.status();
+    EXPECT_TRUE(report->missing.empty() && report->unexpected.empty()) << report->Summary();
+    for (const auto& [key, tensor] : CopyOf(*model)) {
+      EXPECT_TRUE(tensor.equal(expected[step].at(key))) << key;
+    }
+  }
+  const auto none = LoadWholeModel(*RandomModel(9, options), run_dir.path() / "checkpoints/other");
+  EXPECT_EQ(none.status().code(), absl::StatusCode::kNotFound);
+  ASSERT_TRUE(WriteFileAtomic((*store)->root() / StepName(5) / kManifestName, "{}").ok());
+  EXPECT_EQ(LoadWholeModel(*RandomModel(9, options), run_dir.path()).status().code(),
+            absl::StatusCode::kDataLoss);
 }
 
 TEST(InitializeModel, CopiesWhatItLoadedIntoTheTeacher) {
