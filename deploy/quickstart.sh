@@ -56,14 +56,15 @@ definitions=()
 if [[ -n ${ALBEF_LIBTORCH:-} ]]; then definitions=("-DALBEF_LIBTORCH=$ALBEF_LIBTORCH"); fi
 cmake --preset release "${definitions[@]}"
 # Compiling against LibTorch takes 2 GB at a time: no more jobs than cores.
-cmake --build build/release --parallel "$(nproc)" --target albef albef-trainer
+cmake --build build/release --parallel "$(nproc)" --target albef albef-coordinator \
+  albef-worker albef-trainer
 
 say '3/4 dataset'
 build/release/bin/albef data synth --output "$data" --pairs "$pairs"
 
-say '4/4 pretraining'
+say '4/4 pretraining on two workers'
 status=0
-build/release/bin/albef-trainer --config configs/quickstart.yaml --set "data.root=$data" \
+deploy/mpirun/pretrain.sh -np 2 -- --config configs/quickstart.yaml --set "data.root=$data" \
   "${overrides[@]}" --run-dir "$run" || status=$?
 if ((status == 75)); then say 'interrupted; run the same command again to go on'; fi
 if ((status != 0)); then exit "$status"; fi

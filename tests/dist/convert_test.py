@@ -74,7 +74,7 @@ class ConvertTest(RunTest):
         path.write_text(json.dumps(yaml))
         for name in ("checkpoint_01.pth", "checkpoint_old.pth"):
             run_dir = self.new_run_dir()
-            code, stderr = run_program(BIN / "albef-trainer", "--config", path, "--run-dir", run_dir,
+            code, stderr = run_program(BIN / "albef-worker", "--config", path, "--run-dir", run_dir,
                                        "--resume", GOLDEN / name)
             self.assertEqual(code, 0, stderr)
             # It holds epochs 0 and 1; 70 pairs in batches of 4 are 17 steps an epoch.
