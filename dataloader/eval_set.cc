@@ -17,7 +17,7 @@ absl::StatusOr<EvalSet> EvalSet::Create(const SampleSource& source,
   std::vector<std::vector<int64_t>> ids;
   for (int64_t i = 0; i < source.size(); ++i) {
     const Sample sample = source.Get(i);
-    const auto [image, is_new] = image_index.emplace(sample.image_path.string(), set.num_images());
+    const auto [image, is_new] = image_index.emplace(sample.ImageName(), set.num_images());
     if (is_new) {
       set.image_paths.push_back(sample.image_path);
       set.texts_of_image.emplace_back();
@@ -27,7 +27,7 @@ absl::StatusOr<EvalSet> EvalSet::Create(const SampleSource& source,
         return absl::InvalidArgumentError(
             fmt::format("{}: a caption of this evaluation image (sample {}) is not UTF-8; correct "
                         "the annotation file",
-                        sample.image_path.string(), i));
+                        sample.ImageName(), i));
       }
       set.texts_of_image[static_cast<size_t>(image->second)].push_back(set.num_texts());
       set.image_of_text.push_back(image->second);
