@@ -68,7 +68,7 @@ void BenchmarkLoad(benchmark::State& state, const ImageLoader& loader, const Cor
   uint64_t i = 0;
   for (auto _ : state) {
     const absl::Status status =
-        loader.Load(corpus.paths[i % corpus.paths.size()], Stream(i), output_HWC);
+        LoadImageFile(loader, corpus.paths[i % corpus.paths.size()], Stream(i), output_HWC);
     if (!status.ok()) state.SkipWithError(std::string(status.message()).c_str());
     ++i;
   }

@@ -88,6 +88,9 @@ struct RunConfig {
 
   struct Data {
     std::string root = ".";   // relative train_file, eval.file, vocabulary and images start here
+    // Where the indices of train_file and eval.file lie; unset: beside them, or in RUN_DIR/index
+    // where that folder cannot be written.
+    std::optional<std::string> index_dir;
     int64_t num_threads = 2;  // that decode and augment
     int64_t prefetch_batches = 2;
     double max_bad_fraction = 0.01;

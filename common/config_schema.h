@@ -128,6 +128,7 @@ void VisitFields(Config& config, Visitor&& visit) {
 
   auto& data = config.data;
   visit("data.root", data.root, kUnused);
+  visit("data.index_dir", data.index_dir, kUnused);
   visit("data.num_threads", data.num_threads, Between(1, 1024, Effect::kNone));
   visit("data.prefetch_batches", data.prefetch_batches, Between(1, 1024, Effect::kNone));
   visit("data.max_bad_fraction", data.max_bad_fraction, Between(0, 1, Effect::kNone));

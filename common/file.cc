@@ -84,26 +84,58 @@ TemporaryDirectory::~TemporaryDirectory() {
 }
 
 absl::StatusOr<std::string> ReadFile(const fs::path& path) {
+  std::string content;
+  RETURN_IF_ERROR(ReadFileInto(path, content.max_size(), content));
+  return content;
+}
+
+absl::Status ReadFileInto(const fs::path& path, size_t max_bytes, std::string& content) {
   FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd.valid()) return ErrnoStatus(errno, "open", path);
   struct stat info;
   if (::fstat(fd.get(), &info) != 0) return ErrnoStatus(errno, "stat", path);
-  std::string content;
   // Files such as those in /proc report size 0; read until the end whatever stat says.
   size_t room = static_cast<size_t>(info.st_size) + 1;
-  while (true) {
-    const size_t used = content.size();
+  for (size_t used = 0; static_cast<uint64_t>(info.st_size) <= max_bytes && used <= max_bytes;) {
     content.resize(used + room);
     const ssize_t count = ::read(fd.get(), content.data() + used, room);
-    if (count < 0 && errno == EINTR) {
-      content.resize(used);
-      continue;
-    }
+    if (count < 0 && errno == EINTR) continue;
     if (count < 0) return ErrnoStatus(errno, "read", path);
-    content.resize(used + static_cast<size_t>(count));
-    if (count == 0) return content;
+    used += static_cast<size_t>(count);
+    if (count == 0) {
+      content.resize(used);
+      return absl::OkStatus();
+    }
     room = 1 << 16;
   }
+  return absl::InvalidArgumentError(
+      fmt::format("{}: more than the {} bytes allowed", path.string(), max_bytes));
+}
+
+absl::Status ReadRegularFileInto(const fs::path& path, size_t max_bytes, std::string& content) {
+  std::error_code error;
+  const fs::file_status file = fs::status(path, error);
+  if (fs::exists(file) && !fs::is_regular_file(file)) {
+    return absl::InvalidArgumentError(fmt::format("{}: not a regular file", path.string()));
+  }
+  return ReadFileInto(path, max_bytes, content);
+}
+
+absl::Status ReadRange(const FileDescriptor& file, uint64_t offset, size_t size,
+                       const fs::path& path, std::string& content) {
+  content.resize(size);
+  for (size_t used = 0; used < size;) {
+    const ssize_t count =
+        ::pread(file.get(), content.data() + used, size - used, static_cast<off_t>(offset + used));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return ErrnoStatus(errno, "read", path);
+    if (count == 0) {
+      return absl::DataLossError(fmt::format("{}: ends at byte {}, before byte {}", path.string(),
+                                             offset + used, offset + size));
+    }
+    used += static_cast<size_t>(count);
+  }
+  return absl::OkStatus();
 }
 
 absl::Status WriteAll(int fd, std::span<const std::byte> bytes, const fs::path& path) {

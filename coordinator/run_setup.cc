@@ -84,7 +84,7 @@ absl::StatusOr<RunSetup> RunSetup::Prepare(RunRequest request) {
     }
   }
   FillFirstStart(request, config);
-  ASSIGN_OR_RETURN(Dataset dataset, Dataset::Load(config));
+  ASSIGN_OR_RETURN(Dataset dataset, Dataset::Load(config, request.run_dir / "index"));
   ASSIGN_OR_RETURN(EpochPlan plan, PlanEpochs(config, dataset.train->size()));
   const int64_t target_step = TargetStep(config, plan.steps_per_epoch());
   ASSIGN_OR_RETURN(const std::optional<Outcome> finished, ReadLastAttempt(request.run_dir));
@@ -110,7 +110,7 @@ absl::StatusOr<RunSetup> RunSetup::Join(fs::path run_dir, StartAction action,
                                         ResumeRequest resume) {
   ASSIGN_OR_RETURN(RunConfig config, LoadRunConfig(run_dir / "config.yaml"));
   ASSIGN_OR_RETURN(auto store, OpenStore(config, run_dir));
-  ASSIGN_OR_RETURN(Dataset dataset, Dataset::Load(config));
+  ASSIGN_OR_RETURN(Dataset dataset, Dataset::Load(config, run_dir / "index"));
   ASSIGN_OR_RETURN(EpochPlan plan, PlanEpochs(config, dataset.train->size()));
   const int64_t target_step = TargetStep(config, plan.steps_per_epoch());
   return RunSetup{.config = std::move(config),

@@ -1,10 +1,12 @@
 #include "dataloader/annotations.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
-#include "common/file.h"
+#include <cerrno>
+#include <cstdint>
+
 #include "common/status_macros.h"
-#include "dataloader/json_reader.h"
 
 namespace albef {
 namespace {
@@ -13,35 +15,13 @@ struct Row {
   std::string image;
   bool has_image = false;
   std::vector<std::string> captions;
-  size_t num_captions = 0;  // of `captions`, whose strings are reused from row to row
   bool has_caption = false;
-
-  std::string& NewCaption() {
-    if (num_captions == captions.size()) captions.emplace_back();
-    return captions[num_captions++];
-  }
 };
 
-absl::Status ReadCaptions(JsonReader& reader, Row& row) {
-  row.has_caption = true;
-  row.num_captions = 0;
-  if (reader.Peek() == '"') return reader.ReadString(row.NewCaption());
-  if (reader.Peek() != '[') return reader.Error("\"caption\" is neither a string nor a list");
-  RETURN_IF_ERROR(reader.Open('['));
-  bool first = true;
-  while (true) {
-    ASSIGN_OR_RETURN(const bool more, reader.Next(']', first));
-    if (!more) return absl::OkStatus();
-    RETURN_IF_ERROR(reader.ReadString(row.NewCaption()));
-  }
-}
-
-// As in Python, the last of equal keys counts.
-absl::Status ReadRow(JsonReader& reader, Row& row) {
+absl::Status ReadRow(JsonReader& reader, std::string& key, Row& row) {
   row.has_image = row.has_caption = false;
   RETURN_IF_ERROR(reader.Open('{'));
   bool first = true;
-  std::string key;
   while (true) {
     ASSIGN_OR_RETURN(const bool more, reader.Next('}', first));
     if (!more) break;
@@ -50,7 +30,8 @@ absl::Status ReadRow(JsonReader& reader, Row& row) {
       RETURN_IF_ERROR(reader.ReadString(row.image));
       row.has_image = true;
     } else if (key == "caption") {
-      RETURN_IF_ERROR(ReadCaptions(reader, row));
+      RETURN_IF_ERROR(ReadCaptions(reader, row.captions));
+      row.has_caption = true;
     } else {
       RETURN_IF_ERROR(reader.Skip());
     }
@@ -60,68 +41,71 @@ absl::Status ReadRow(JsonReader& reader, Row& row) {
   return absl::OkStatus();
 }
 
-}  // namespace
-
-absl::StatusOr<Annotations> Annotations::Load(std::span<const std::filesystem::path> files,
-                                              const std::filesystem::path& root) {
-  Annotations annotations(root);
-  for (const auto& file : files) RETURN_IF_ERROR(annotations.Append(file));
-  if (annotations.size() == 0) {
-    return absl::InvalidArgumentError(
-        files.empty() ? "no annotation file given"
-                      : fmt::format("{}: no sample in it{}", files[0].string(),
-                                    files.size() > 1 ? " nor in the files after it" : ""));
-  }
-  annotations.text_.shrink_to_fit();
-  annotations.string_begin_.shrink_to_fit();
-  annotations.sample_begin_.shrink_to_fit();
-  return annotations;
+JsonReader::Read ReadFrom(const FileDescriptor& file, const std::filesystem::path& path) {
+  return [&file, &path, offset = off_t{0}](std::span<char> room) mutable -> absl::StatusOr<size_t> {
+    while (true) {
+      const ssize_t count = ::pread(file.get(), room.data(), room.size(), offset);
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) return ErrnoStatus(errno, "read", path);
+      offset += count;
+      return static_cast<size_t>(count);
+    }
+  };
 }
 
-absl::Status Annotations::Append(const std::filesystem::path& file) {
-  ASSIGN_OR_RETURN(const MappedFile content, MappedFile::Open(file));
-  JsonReader reader(content.text());
-  const auto append_string = [&](const std::string& string) {
-    text_ += string;
-    string_begin_.push_back(text_.size());
+}  // namespace
+
+absl::Status ReadCaptions(JsonReader& reader, std::vector<std::string>& captions) {
+  // Strings that are there already are reused.
+  size_t count = 0;
+  const auto read_one = [&] {
+    if (count == captions.size()) captions.emplace_back();
+    return reader.ReadString(captions[count++]);
   };
+  if (reader.Peek() == '"') {
+    RETURN_IF_ERROR(read_one());
+  } else if (reader.Peek() == '[') {
+    RETURN_IF_ERROR(reader.Open('['));
+    bool first = true;
+    while (true) {
+      ASSIGN_OR_RETURN(const bool more, reader.Next(']', first));
+      if (!more) break;
+      RETURN_IF_ERROR(read_one());
+    }
+  } else {
+    return reader.Error("\"caption\" is neither a string nor a list");
+  }
+  captions.resize(count);
+  return absl::OkStatus();
+}
+
+absl::Status ReadAnnotations(
+    const FileDescriptor& file, const std::filesystem::path& path,
+    absl::FunctionRef<absl::Status(const std::string&, std::span<const std::string>)> visit) {
+  JsonReader reader(ReadFrom(file, path));
   int64_t index = 0;
+  absl::Status visited;
   const auto read = [&]() -> absl::Status {
     RETURN_IF_ERROR(reader.Open('['));
     bool first = true;
     Row row;
+    std::string key;
     while (true) {
       ASSIGN_OR_RETURN(const bool more, reader.Next(']', first));
       if (!more) break;
-      RETURN_IF_ERROR(ReadRow(reader, row));
-      append_string(row.image);
-      for (size_t i = 0; i < row.num_captions; ++i) append_string(row.captions[i]);
-      sample_begin_.push_back(string_begin_.size() - 1);
+      RETURN_IF_ERROR(ReadRow(reader, key, row));
+      visited = visit(row.image, row.captions);
+      RETURN_IF_ERROR(visited);
       ++index;
     }
     return reader.ExpectEnd();
   };
-  if (const absl::Status status = read(); !status.ok()) {
-    return absl::Status(
-        status.code(),
-        fmt::format("{}: sample {}: {}; expected a list of {{\"image\": PATH, \"caption\": TEXT or "
-                    "[TEXT, …]}}",
-                    file.string(), index, std::string(status.message())));
-  }
-  return absl::OkStatus();
-}
-
-std::string_view Annotations::String(uint64_t index) const {
-  return std::string_view(text_).substr(string_begin_[index],
-                                        string_begin_[index + 1] - string_begin_[index]);
-}
-
-Sample Annotations::Get(int64_t index) const {
-  const uint64_t begin = sample_begin_[static_cast<size_t>(index)];
-  const uint64_t end = sample_begin_[static_cast<size_t>(index) + 1];
-  Sample sample{.image_path = root_ / String(begin)};
-  for (uint64_t i = begin + 1; i < end; ++i) sample.captions.emplace_back(String(i));
-  return sample;
+  const absl::Status status = read();
+  if (!absl::IsInvalidArgument(status) || !visited.ok()) return status;
+  return absl::InvalidArgumentError(
+      fmt::format("{}: sample {}: {}; expected a list of {{\"image\": PATH, \"caption\": TEXT or "
+                  "[TEXT, …]}}",
+                  path.string(), index, std::string(status.message())));
 }
 
 }  // namespace albef

@@ -1,23 +1,26 @@
 #include "dataloader/dataset.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "common/status_macros.h"
-#include "dataloader/annotations.h"
 #include "dataloader/image_transform.h"
+#include "dataloader/indexed_samples.h"
 
 namespace albef {
 namespace {
 
-absl::StatusOr<Annotations> LoadAnnotations(const RunConfig& config,
-                                            const std::vector<std::string>& names) {
+absl::StatusOr<IndexedSamples> OpenSamples(const RunConfig& config,
+                                           const std::vector<std::string>& names,
+                                           const IndexOptions& options) {
   std::vector<std::filesystem::path> files;
   for (const std::string& name : names) files.push_back(DataPath(config, name));
-  return Annotations::Load(files, config.data.root);
+  return IndexedSamples::Open(files, config.data.root, options);
 }
 
 absl::StatusOr<std::shared_ptr<const ImageLoader>> MakeImageLoader(const RunConfig& config) {
@@ -58,14 +61,26 @@ ImageCompat AugmentCompat(const RunConfig& config) {
              : ImageCompat::kCorrected;
 }
 
-absl::StatusOr<Dataset> Dataset::Load(RunConfig& config) {
+IndexOptions IndexingOf(const RunConfig& config) {
+  IndexOptions options;
+  if (config.data.index_dir) options.directory = DataPath(config, *config.data.index_dir);
+  options.num_threads = static_cast<int>(config.data.num_threads);
+  return options;
+}
+
+absl::StatusOr<Dataset> Dataset::Load(RunConfig& config,
+                                      std::optional<std::filesystem::path> index_fallback) {
   Dataset dataset;
   ASSIGN_OR_RETURN(dataset.tokenizer, LoadTokenizer(config));
   config.bert_config.vocab_size = dataset.tokenizer->vocabulary().size();
-  ASSIGN_OR_RETURN(Annotations train, LoadAnnotations(config, config.train_file));
-  dataset.train = std::make_shared<const Annotations>(std::move(train));
+  IndexOptions indexing = IndexingOf(config);
+  indexing.fallback_directory = std::move(index_fallback);
+  indexing.notify = [](std::string_view event) { spdlog::info("index {}", event); };
+  ASSIGN_OR_RETURN(IndexedSamples train, OpenSamples(config, config.train_file, indexing));
+  dataset.train = std::make_shared<const IndexedSamples>(std::move(train));
   if (config.eval.file) {
-    ASSIGN_OR_RETURN(const Annotations source, LoadAnnotations(config, {*config.eval.file}));
+    ASSIGN_OR_RETURN(const IndexedSamples source,
+                     OpenSamples(config, {*config.eval.file}, indexing));
     ASSIGN_OR_RETURN(dataset.eval,
                      EvalSet::Create(source, *dataset.tokenizer,
                                      {.max_words = static_cast<int>(config.data.max_words),

@@ -2,6 +2,7 @@
 #ifndef ALBEF_DATALOADER_DATASET_H_
 #define ALBEF_DATALOADER_DATASET_H_
 
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -11,6 +12,7 @@
 #include "dataloader/batch_stream.h"
 #include "dataloader/eval_set.h"
 #include "dataloader/image.h"
+#include "dataloader/index_store.h"
 #include "dataloader/sample_order.h"
 #include "dataloader/sample_source.h"
 #include "dataloader/wordpiece.h"
@@ -22,15 +24,20 @@ struct Dataset {
   std::shared_ptr<const SampleSource> train;
   std::optional<EvalSet> eval;
 
-  // Reads vocabulary and annotations, not yet images. Sets config.bert_config.vocab_size where it
-  // is `auto`.
-  static absl::StatusOr<Dataset> Load(RunConfig& config);
+  // Reads the vocabulary and opens the indices of the annotations, making them where they are
+  // missing; no images yet. Sets config.bert_config.vocab_size where it is `auto`. Indices that can
+  // lie neither in data.index_dir nor beside their files go to `index_fallback`.
+  static absl::StatusOr<Dataset> Load(
+      RunConfig& config, std::optional<std::filesystem::path> index_fallback = std::nullopt);
 };
 
 // INVALID_ARGUMENT where tokenizer.vocab is missing or its size is not bert_config.vocab_size.
 absl::StatusOr<std::shared_ptr<const WordPieceTokenizer>> LoadTokenizer(const RunConfig& config);
 
 ImageCompat AugmentCompat(const RunConfig& config);
+
+// How `config` wants annotations indexed; the caller adds a fallback and who is notified.
+IndexOptions IndexingOf(const RunConfig& config);
 
 // An absent virtual_ranks counts as one.
 absl::StatusOr<EpochPlan> PlanEpochs(const RunConfig& config, int64_t num_samples);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <unordered_map>
+#include <utility>
 
 #include "dataloader/caption.h"
 #include "dataloader/utf8.h"
@@ -17,9 +18,9 @@ absl::StatusOr<EvalSet> EvalSet::Create(const SampleSource& source,
   std::vector<std::vector<int64_t>> ids;
   for (int64_t i = 0; i < source.size(); ++i) {
     const Sample sample = source.Get(i);
-    const std::string path = sample.image_path.string();
-    if (options.max_images == set.num_images() && !image_index.contains(path)) continue;
-    const auto [image, is_new] = image_index.emplace(path, set.num_images());
+    std::string name = sample.ImageName();
+    if (options.max_images == set.num_images() && !image_index.contains(name)) continue;
+    const auto [image, is_new] = image_index.emplace(std::move(name), set.num_images());
     if (is_new) {
       set.image_paths.push_back(sample.image_path);
       set.texts_of_image.emplace_back();
@@ -29,7 +30,7 @@ absl::StatusOr<EvalSet> EvalSet::Create(const SampleSource& source,
         return absl::InvalidArgumentError(
             fmt::format("{}: a caption of this evaluation image (sample {}) is not UTF-8; correct "
                         "the annotation file",
-                        sample.image_path.string(), i));
+                        sample.ImageName(), i));
       }
       set.texts_of_image[static_cast<size_t>(image->second)].push_back(set.num_texts());
       set.image_of_text.push_back(image->second);

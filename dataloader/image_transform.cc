@@ -4,21 +4,19 @@
 
 #include <new>
 #include <string>
-#include <system_error>
 #include <vector>
 
 #include "common/file.h"
 #include "common/status_macros.h"
 #include "dataloader/image_decode.h"
 #include "dataloader/resize.h"
+#include "dataloader/sample_source.h"
 
 namespace albef {
 namespace {
 
 namespace fs = std::filesystem;
 
-// No picture within the pixel limit needs more; a film named .jpg must not fill the memory.
-constexpr uintmax_t kMaxFileBytes = uintmax_t{1} << 30;
 constexpr size_t kMaxKeptBytes = size_t{64} << 20;
 constexpr int kMaxResolution = 8192;
 
@@ -39,43 +37,50 @@ absl::StatusOr<MutableImageView> SquareView(int image_res, std::span<uint8_t> im
   return MutableImageView{image_res, image_res, image_HWC};
 }
 
-// Reads the file and hands its picture to transform(picture, output).
+std::span<const uint8_t> AsBytes(std::string_view content) {
+  return {reinterpret_cast<const uint8_t*>(content.data()), content.size()};
+}
+
+// Decodes and hands the picture to transform(picture, output).
 template <typename Transform>
-absl::Status LoadSquare(const fs::path& path, ImageCompat compat, int image_res,
+absl::Status LoadSquare(std::string_view bytes, ImageCompat compat, int image_res,
                         std::span<uint8_t> image_HWC, Transform transform) {
   thread_local Image image;
   ASSIGN_OR_RETURN(const MutableImageView output, SquareView(image_res, image_HWC));
   try {
-    RETURN_IF_ERROR(ReadImage(path, compat, image));
+    RETURN_IF_ERROR(DecodeImage(AsBytes(bytes), {.compat = compat}, image));
     transform(image.view(), output);
     // One giant must not occupy the memory of every thread for the rest of the run.
     if (image.rgb_HWC.capacity() > kMaxKeptBytes) image = Image();
   } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError(
-        fmt::format("{}: no memory to load the picture", path.string()));
+    return absl::ResourceExhaustedError("no memory to load the picture");
   }
   return absl::OkStatus();
+}
+
+// Reads the file and calls use(content), whose message gets the path in front.
+template <typename Use>
+absl::Status WithContent(const fs::path& path, Use use) {
+  std::string content;
+  RETURN_IF_ERROR(ReadRegularFileInto(path, kMaxImageFileBytes, content));
+  const absl::Status status = use(content);
+  if (status.ok()) return status;
+  return absl::Status(status.code(),
+                      fmt::format("{}: {}", path.string(), std::string(status.message())));
 }
 
 }  // namespace
 
 absl::Status ReadImage(const fs::path& path, ImageCompat compat, Image& image) {
-  std::error_code error;
-  const fs::file_status file = fs::status(path, error);
-  // A pipe would be waited for, a device may never end.
-  if (fs::exists(file) && !fs::is_regular_file(file)) {
-    return absl::InvalidArgumentError(fmt::format("{}: not a regular file", path.string()));
-  }
-  if (const uintmax_t size = fs::file_size(path, error); !error && size > kMaxFileBytes) {
-    return absl::InvalidArgumentError(
-        fmt::format("{}: a file of {} bytes is no training picture", path.string(), size));
-  }
-  ASSIGN_OR_RETURN(const std::string content, ReadFile(path));
-  const std::span bytes(reinterpret_cast<const uint8_t*>(content.data()), content.size());
-  const absl::Status status = DecodeImage(bytes, {.compat = compat}, image);
-  if (status.ok()) return status;
-  return absl::Status(status.code(),
-                      fmt::format("{}: {}", path.string(), std::string(status.message())));
+  return WithContent(path, [&](std::string_view content) {
+    return DecodeImage(AsBytes(content), {.compat = compat}, image);
+  });
+}
+
+absl::Status LoadImageFile(const ImageLoader& loader, const fs::path& path, RandomStream random,
+                           std::span<uint8_t> image_HWC) {
+  return WithContent(
+      path, [&](std::string_view content) { return loader.Load(content, random, image_HWC); });
 }
 
 absl::StatusOr<TrainingImageLoader> TrainingImageLoader::Create(const Options& options) {
@@ -108,9 +113,9 @@ void TrainingImageLoader::Apply(const TrainingTransform& transform, ImageView so
   }
 }
 
-absl::Status TrainingImageLoader::Load(const fs::path& path, RandomStream random,
+absl::Status TrainingImageLoader::Load(std::string_view bytes, RandomStream random,
                                        std::span<uint8_t> image_HWC) const {
-  return LoadSquare(path, options_.compat, options_.image_res, image_HWC,
+  return LoadSquare(bytes, options_.compat, options_.image_res, image_HWC,
                     [&](ImageView source, MutableImageView output) {
                       Apply(Sample(source.height, source.width, random), source, output);
                     });
@@ -121,9 +126,9 @@ absl::StatusOr<EvaluationImageLoader> EvaluationImageLoader::Create(const Option
   return EvaluationImageLoader(options);
 }
 
-absl::Status EvaluationImageLoader::Load(const fs::path& path, RandomStream /*random*/,
+absl::Status EvaluationImageLoader::Load(std::string_view bytes, RandomStream /*random*/,
                                          std::span<uint8_t> image_HWC) const {
-  return LoadSquare(path, options_.compat, options_.image_res, image_HWC,
+  return LoadSquare(bytes, options_.compat, options_.image_res, image_HWC,
                     [](ImageView source, MutableImageView output) {
                       CropAndResize(source, {.height = source.height, .width = source.width},
                                     output);

@@ -1,9 +1,9 @@
-// From an image file to a square picture of the network's resolution: the two ImageLoaders.
+// From an encoded image to a square picture of the network's resolution: the two ImageLoaders.
 //
 // Training: random crop, bicubic resize, flip with probability one half, RandAugment(2, 7).
 // Evaluation: bicubic resize of the whole picture, whatever its shape (spec §4.3).
 //
-// Every draw comes from the given stream, so a sample is a function of file and stream alone, on
+// Every draw comes from the given stream, so a sample is a function of bytes and stream alone, on
 // whichever thread. Both classes are immutable; Load may be called from any thread, and keeps its
 // working memory per thread.
 #ifndef ALBEF_DATALOADER_IMAGE_TRANSFORM_H_
@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <span>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -27,6 +28,10 @@ namespace albef {
 // trouble of the machine that may pass UNAVAILABLE, RESOURCE_EXHAUSTED or PERMISSION_DENIED. The
 // message begins with the path.
 absl::Status ReadImage(const std::filesystem::path& path, ImageCompat compat, Image& image);
+
+// ImageLoader::Load on the content of a file; codes and message as ReadImage.
+absl::Status LoadImageFile(const ImageLoader& loader, const std::filesystem::path& path,
+                           RandomStream random, std::span<uint8_t> image_HWC);
 
 // What is random about one training sample, apart from its pixels.
 struct TrainingTransform {
@@ -50,7 +55,7 @@ class TrainingImageLoader : public ImageLoader {
   // INVALID_ARGUMENT for a resolution or scale out of range.
   static absl::StatusOr<TrainingImageLoader> Create(const Options& options);
 
-  absl::Status Load(const std::filesystem::path& path, RandomStream random,
+  absl::Status Load(std::string_view bytes, RandomStream random,
                     std::span<uint8_t> image_HWC) const override;
 
   // The draws for a picture of the given size.
@@ -75,7 +80,7 @@ class EvaluationImageLoader : public ImageLoader {
   static absl::StatusOr<EvaluationImageLoader> Create(const Options& options);
 
   // Draws nothing from `random`.
-  absl::Status Load(const std::filesystem::path& path, RandomStream random,
+  absl::Status Load(std::string_view bytes, RandomStream random,
                     std::span<uint8_t> image_HWC) const override;
 
  private:

@@ -19,10 +19,17 @@ namespace {
 // 10^16 has no usable one.
 constexpr uint32_t kMaxAttempts = 16;
 
-absl::Status LoadOnce(const ImageLoader& loader, const std::filesystem::path& path,
+// What a thread may keep of an encoded image's memory.
+constexpr size_t kMaxKeptBytes = size_t{16} << 20;
+
+absl::Status LoadOnce(const SampleSource& source, const ImageLoader& loader, const Sample& sample,
                       RandomStream random, std::span<uint8_t> image_HWC) {
+  thread_local std::string bytes;
   try {
-    return loader.Load(path, random, image_HWC);
+    RETURN_IF_ERROR(source.ReadImage(sample, bytes));
+    const absl::Status status = loader.Load(bytes, random, image_HWC);
+    if (bytes.capacity() > kMaxKeptBytes) bytes = std::string();
+    return status;
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("out of memory");
   } catch (const std::exception& error) {
@@ -44,13 +51,14 @@ absl::StatusOr<SampleReader::Result> SampleReader::Read(
     const EpochPlan::Place& place, std::span<uint8_t> image_HWC,
     absl::FunctionRef<bool(std::chrono::milliseconds)> pause) const {
   const auto position = static_cast<uint64_t>(place.sample_position);
+  thread_local Sample sample;
   Result result;
   for (uint32_t attempt = 0; attempt < kMaxAttempts; ++attempt) {
     result.sample_index = SampleIndex(place, attempt);
-    const Sample sample = options_.source->Get(result.sample_index);
+    options_.source->Fetch(result.sample_index, sample);
     if (attempt > 0) {
       result.bad_samples.back().substitute_index = result.sample_index;
-      result.bad_samples.back().substitute = sample.image_path.string();
+      result.bad_samples.back().substitute = sample.ImageName();
     }
     Fault fault = ReadCaption(sample, place, attempt, result.input_ids);
     if (!fault.any()) {
@@ -61,7 +69,7 @@ absl::StatusOr<SampleReader::Result> SampleReader::Read(
     if (!fault.any()) return result;
     result.bad_samples.push_back({.position = place.sample_position,
                                   .sample_index = result.sample_index,
-                                  .image = sample.image_path.string(),
+                                  .image = sample.ImageName(),
                                   .reason = std::move(fault.reason),
                                   .detail = std::move(fault.detail)});
   }
@@ -106,11 +114,10 @@ absl::StatusOr<SampleReader::Fault> SampleReader::LoadImage(
     absl::FunctionRef<bool(std::chrono::milliseconds)> pause) const {
   for (size_t attempt = 0;; ++attempt) {
     const absl::Status status =
-        LoadOnce(*options_.image_loader, sample.image_path, random, image_HWC);
+        LoadOnce(*options_.source, *options_.image_loader, sample, random, image_HWC);
+    if (status.ok()) return Fault{};
     const std::string message(status.message());
     switch (status.code()) {
-      case absl::StatusCode::kOk:
-        return Fault{};
       case absl::StatusCode::kNotFound:
         return Fault{"missing_image", message};
       case absl::StatusCode::kDataLoss:
@@ -121,9 +128,8 @@ absl::StatusOr<SampleReader::Fault> SampleReader::LoadImage(
         break;
     }
     if (attempt == options_.retry_delays.size()) {
-      return absl::Status(status.code(),
-                          fmt::format("cannot load image {} in {} attempts: {}",
-                                      sample.image_path.string(), attempt + 1, message));
+      return absl::Status(status.code(), fmt::format("cannot load image {} in {} attempts: {}",
+                                                     sample.ImageName(), attempt + 1, message));
     }
     if (!pause(options_.retry_delays[attempt])) return absl::CancelledError("stopped");
   }

@@ -22,9 +22,10 @@ namespace albef {
 // list, uniformly), the augmentation and the substitutes are drawn from streams keyed by sample
 // position.
 //
-// Bad content is an image as ImageLoader defines it, and a caption that is not UTF-8 or has no
-// token (the authors' code trains on an empty caption as a lone [CLS]). Trouble of the machine is
-// retried and then an error that names the path; it never substitutes.
+// Bad content is an image as ImageLoader defines it (what cannot be read as well as decoded), and a
+// caption that is not UTF-8 or has no token (the authors' code trains on an empty caption as a lone
+// [CLS]). Trouble of the machine is retried and then an error that names the path; it never
+// substitutes.
 //
 // Immutable; any thread may call Read.
 class SampleReader {

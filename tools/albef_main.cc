@@ -23,10 +23,11 @@ ExitCode Main(int argc, char** argv) {
   CLI::App app("Offline work around ALBEF pretraining: data and checkpoints.", "albef");
   app.require_subcommand(1);
   Command chosen;
-  CLI::App* data = app.add_subcommand("data", "Make or check a dataset");
+  CLI::App* data = app.add_subcommand("data", "Make, check or index a dataset");
   data->require_subcommand(1);
   AddDataSynth(*data, chosen);
   AddDataCheck(*data, chosen);
+  AddDataIndex(*data, chosen);
 #ifdef ALBEF_WITH_TORCH
   AddConvert(app, chosen);
 #endif

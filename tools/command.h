@@ -21,6 +21,7 @@ ExitCode Report(const absl::Status& status);
 // must live as long as the application.
 void AddDataSynth(CLI::App& parent, Command& chosen);
 void AddDataCheck(CLI::App& parent, Command& chosen);
+void AddDataIndex(CLI::App& parent, Command& chosen);
 void AddConvert(CLI::App& parent, Command& chosen);  // in builds with LibTorch
 
 }  // namespace albef

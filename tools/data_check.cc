@@ -14,10 +14,11 @@
 #include <vector>
 
 #include "common/config.h"
+#include "common/file.h"
 #include "common/status_macros.h"
-#include "dataloader/annotations.h"
 #include "dataloader/batch_stream.h"
 #include "dataloader/dataset.h"
+#include "dataloader/indexed_samples.h"
 #include "dataloader/wordpiece.h"
 #include "tools/command.h"
 #include "tools/data_scan.h"
@@ -47,7 +48,7 @@ struct Throughput {
 struct CheckedSplit {
   std::string name;
   std::vector<fs::path> files;
-  std::shared_ptr<const Annotations> source;
+  std::shared_ptr<const IndexedSamples> source;
   double max_bad_fraction = 0;
   DataScan scan;
 
@@ -57,10 +58,12 @@ struct CheckedSplit {
 absl::StatusOr<CheckedSplit> CheckSplit(std::string name, std::vector<fs::path> files,
                                         double max_bad_fraction, const RunConfig& config,
                                         const WordPieceTokenizer& tokenizer,
+                                        const IndexOptions& indexing,
                                         std::optional<int64_t> limit) {
   CheckedSplit split{std::move(name), std::move(files), nullptr, max_bad_fraction, {}};
-  ASSIGN_OR_RETURN(Annotations annotations, Annotations::Load(split.files, config.data.root));
-  split.source = std::make_shared<const Annotations>(std::move(annotations));
+  ASSIGN_OR_RETURN(IndexedSamples samples,
+                   IndexedSamples::Open(split.files, config.data.root, indexing));
+  split.source = std::make_shared<const IndexedSamples>(std::move(samples));
   DataScanOptions options;
   options.limit = limit;
   options.num_threads = static_cast<int>(config.data.num_threads);
@@ -161,15 +164,19 @@ absl::StatusOr<ExitCode> Run(const Arguments& arguments) {
                    LoadTokenizer(config));
   std::vector<fs::path> train_files;
   for (const std::string& file : config.train_file) train_files.push_back(DataPath(config, file));
+  // A check writes nothing where it may not: then the indices are gone with it.
+  const TemporaryDirectory indices;
+  IndexOptions indexing = IndexingOf(config);
+  indexing.fallback_directory = indices.path();
   std::vector<CheckedSplit> splits;
   ASSIGN_OR_RETURN(splits.emplace_back(),
                    CheckSplit("train_file", std::move(train_files), config.data.max_bad_fraction,
-                              config, *tokenizer, arguments.limit));
+                              config, *tokenizer, indexing, arguments.limit));
   if (config.eval.file) {
     // An evaluation substitutes nothing: one bad image or caption ends it.
     ASSIGN_OR_RETURN(splits.emplace_back(),
                      CheckSplit("eval.file", {DataPath(config, *config.eval.file)}, 0, config,
-                                *tokenizer, arguments.limit));
+                                *tokenizer, indexing, arguments.limit));
   }
   // Without a usable sample there is nothing to time.
   absl::StatusOr<Throughput> throughput =

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <atomic>
-#include <filesystem>
 #include <limits>
 #include <mutex>
+#include <span>
 #include <string_view>
 #include <thread>
 #include <unordered_map>
@@ -14,7 +14,7 @@
 
 #include "common/status_macros.h"
 #include "dataloader/caption.h"
-#include "dataloader/image_transform.h"
+#include "dataloader/image_decode.h"
 #include "dataloader/utf8.h"
 
 namespace albef {
@@ -34,19 +34,33 @@ std::string_view ImageFaultReason(const absl::Status& status) {
   }
 }
 
-// Decodes every image. The status of each, OK or a fault of its content.
-absl::StatusOr<std::vector<absl::Status>> ReadImages(
-    const std::vector<std::filesystem::path>& paths, const DataScanOptions& options) {
-  std::vector<absl::Status> statuses(paths.size());
+absl::Status ReadSampleImage(const SampleSource& source, const Sample& sample, ImageCompat compat,
+                             std::string& bytes, Image& image) {
+  RETURN_IF_ERROR(source.ReadImage(sample, bytes));
+  const std::span encoded(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
+  const absl::Status status = DecodeImage(encoded, {.compat = compat}, image);
+  if (status.ok()) return status;
+  return absl::Status(status.code(),
+                      fmt::format("{}: {}", sample.ImageName(), std::string(status.message())));
+}
+
+// Decodes the images of some samples. The status of each, OK or a fault of its content.
+absl::StatusOr<std::vector<absl::Status>> ReadImages(const SampleSource& source,
+                                                     const std::vector<int64_t>& samples,
+                                                     const DataScanOptions& options) {
+  std::vector<absl::Status> statuses(samples.size());
   std::atomic<size_t> next = 0;
   std::mutex mutex;
   absl::Status trouble;  // guarded by mutex
   const auto work = [&] {
+    Sample sample;
+    std::string bytes;
     Image image;
-    for (size_t i = next.fetch_add(1); i < paths.size(); i = next.fetch_add(1)) {
-      statuses[i] = ReadImage(paths[i], options.compat, image);
+    for (size_t i = next.fetch_add(1); i < samples.size(); i = next.fetch_add(1)) {
+      source.Fetch(samples[i], sample);
+      statuses[i] = ReadSampleImage(source, sample, options.compat, bytes, image);
       if (statuses[i].ok() || !ImageFaultReason(statuses[i]).empty()) continue;
-      next.store(paths.size());
+      next.store(samples.size());
       const std::lock_guard lock(mutex);
       trouble.Update(statuses[i]);
     }
@@ -76,7 +90,7 @@ class Scanner {
 
   void AddSample(int64_t sample_index, const Sample& sample, bool image_is_bad) {
     ++scan_.num_samples;
-    const std::string image = sample.image_path.string();
+    const std::string image = sample.ImageName();
     const size_t num_captions = sample.captions.size();
     if (num_captions == 0) {
       AddFault({sample_index, image, "empty_caption", "the list of captions is empty"});
@@ -158,24 +172,26 @@ absl::StatusOr<DataScan> ScanData(const SampleSource& source, const WordPieceTok
   const int64_t num_samples =
       std::min(source.size(), options.limit.value_or(std::numeric_limits<int64_t>::max()));
   // Samples may share an image (one row per caption): each is decoded once.
-  std::vector<std::filesystem::path> paths;
+  std::vector<int64_t> first_samples;  // of each image
   std::vector<size_t> image_of_sample;
-  std::unordered_map<std::string, size_t> image_of_path;
+  std::unordered_map<std::string, size_t> image_of_name;
+  Sample sample;
   for (int64_t i = 0; i < num_samples; ++i) {
-    Sample sample = source.Get(i);
-    const auto [known, is_new] = image_of_path.emplace(sample.image_path.string(), paths.size());
-    if (is_new) paths.push_back(std::move(sample.image_path));
+    source.Fetch(i, sample);
+    const auto [known, is_new] = image_of_name.emplace(sample.ImageName(), first_samples.size());
+    if (is_new) first_samples.push_back(i);
     image_of_sample.push_back(known->second);
   }
-  ASSIGN_OR_RETURN(const std::vector<absl::Status> statuses, ReadImages(paths, options));
+  ASSIGN_OR_RETURN(const std::vector<absl::Status> statuses,
+                   ReadImages(source, first_samples, options));
 
   Scanner scanner(tokenizer, options);
   size_t num_images = 0;
   for (int64_t i = 0; i < num_samples; ++i) {
-    const Sample sample = source.Get(i);
+    source.Fetch(i, sample);
     const size_t image = image_of_sample[static_cast<size_t>(i)];
     if (image == num_images) {
-      scanner.AddImage(i, sample.image_path.string(), statuses[image]);
+      scanner.AddImage(i, sample.ImageName(), statuses[image]);
       ++num_images;
     }
     scanner.AddSample(i, sample, !statuses[image].ok());

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/status_macros.h"
+#include "dataloader/image_transform.h"
 #include "worker/device_batch.h"
 
 namespace albef {
@@ -93,8 +94,8 @@ absl::StatusOr<std::vector<uint8_t>> Evaluation::LoadImages(int64_t begin, int64
   const auto load = [&] {
     for (int64_t i = next++; i < end; i = next++) {
       const auto& path = set_.image_paths[static_cast<size_t>(images_[static_cast<size_t>(i)])];
-      const absl::Status status = loader_.Load(
-          path, RandomStream(0, RandomPurpose::kImageAugmentation, 0),
+      const absl::Status status = LoadImageFile(
+          loader_, path, RandomStream(0, RandomPurpose::kImageAugmentation, 0),
           std::span(image_BHWC).subspan(static_cast<size_t>(i - begin) * bytes, bytes));
       if (!status.ok()) {
         const std::lock_guard lock(mutex);

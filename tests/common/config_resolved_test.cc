@@ -87,6 +87,7 @@ TEST(ConfigDifferences, CoverTheMathsAndNothingElse) {
       {"schedular.lr=1", false},
       {"schedular.cooldown_epochs=1", false},
       {"data.num_threads=16", false},
+      {"data.index_dir=/scratch", false},
       {"data.prefetch_batches=9", false},
       {"data.max_bad_fraction=0.5", false},
       {"data.root=/elsewhere", false},

@@ -3,11 +3,18 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
+#include <functional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "common/file.h"
+#include "dataloader/indexed_samples.h"
+#include "dataloader/json_reader.h"
 #include "dataloader/utf8.h"
 
 namespace albef {
@@ -25,9 +32,9 @@ class AnnotationsTest : public ::testing::Test {
     std::ofstream(directory_.path() / name, std::ios::binary) << content;
     return directory_.path() / name;
   }
-  absl::StatusOr<Annotations> Load(std::string_view content) {
+  absl::StatusOr<IndexedSamples> Load(std::string_view content) {
     const fs::path file = Write("train.json", content);
-    return Annotations::Load({&file, 1}, "/data");
+    return IndexedSamples::Open({&file, 1}, "/data");
   }
   std::string Error(std::string_view content) {
     const absl::Status status = Load(content).status();
@@ -87,7 +94,7 @@ TEST_F(AnnotationsTest, ConcatenatesFiles) {
   const fs::path files[] = {Write("a.json", R"([{"image": "a", "caption": "1"}])"),
                             Write("b.json", "[]"),
                             Write("c.json", R"([{"image": "c", "caption": "2"}])")};
-  const auto annotations = Annotations::Load(files, directory_.path());
+  const auto annotations = IndexedSamples::Open(files, directory_.path());
   ASSERT_TRUE(annotations.ok()) << annotations.status();
   EXPECT_EQ(annotations->size(), 2);
   EXPECT_EQ(annotations->Get(1).image_path, directory_.path() / "c");
@@ -135,11 +142,11 @@ TEST_F(AnnotationsTest, NamesTheSampleWithAWrongType) {
 
 TEST_F(AnnotationsTest, NamesAFileThatIsMissingOrHoldsNothing) {
   const fs::path missing = directory_.path() / "none.json";
-  const absl::Status status = Annotations::Load({&missing, 1}, "").status();
+  const absl::Status status = IndexedSamples::Open({&missing, 1}, "").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(status.message()), HasSubstr("none.json"));
   EXPECT_THAT(std::string(Load("[]").status().message()), HasSubstr("train.json: no sample"));
-  EXPECT_FALSE(Annotations::Load({}, "").ok());
+  EXPECT_FALSE(IndexedSamples::Open({}, "").ok());
 }
 
 // Every prefix and every one-byte change of a file gives samples or an error, never more.
@@ -162,6 +169,65 @@ TEST_F(AnnotationsTest, SurvivesAnyDamage) {
     }
   }
   EXPECT_GT(loaded, 0);
+}
+
+// What a reader makes of a text: its strings and keys, and how it ends.
+std::string Trace(JsonReader reader) {
+  std::string trace;
+  std::string text;
+  const std::function<absl::Status()> read = [&]() -> absl::Status {
+    const char c = reader.Peek();
+    if (c != '[' && c != '{') return c == '"' ? reader.ReadString(text) : reader.Skip();
+    absl::Status status = reader.Open(c);
+    for (bool first = true; status.ok();) {
+      const absl::StatusOr<bool> more = reader.Next(c == '[' ? ']' : '}', first);
+      if (!more.ok() || !*more) return more.status();
+      if (c == '{') status = reader.ReadKey(text);
+      trace += text + "|";
+      if (status.ok()) status = read();
+      trace += text + "|";
+    }
+    return status;
+  };
+  absl::Status status = read();
+  if (status.ok()) status = reader.ExpectEnd();
+  return trace + std::string(status.message());
+}
+
+TEST(JsonReader, ReadsTheSameFromPiecesOfAnySize) {
+  const std::string content =
+      "\xEF\xBB\xBF[{\"im\\u00e9\": \"\\ud83d\\ude00 \\ud83dx\", \"n\": [-1.5e+3, true, "
+      "-Infinity, {\"k\\\\\": null}]}, \"" +
+      std::string(300'000, 'x') + "\"]";
+  std::vector<std::string> texts = {content};
+  for (size_t size = 0; size < 120; ++size) texts.push_back(content.substr(0, size));
+  for (const std::string& text : texts) {
+    for (const size_t piece : {1, 2, 3, 7, 1 << 20}) {
+      if (piece == 1 && text.size() > 1000) continue;  // slow
+      size_t offset = 0;
+      JsonReader pieces([&](std::span<char> room) -> absl::StatusOr<size_t> {
+        const size_t count = std::min({piece, room.size(), text.size() - offset});
+        std::copy_n(text.begin() + static_cast<std::ptrdiff_t>(offset), count, room.begin());
+        offset += count;
+        return count;
+      });
+      EXPECT_EQ(Trace(std::move(pieces)), Trace(JsonReader(text))) << text.size() << " " << piece;
+    }
+  }
+}
+
+TEST(JsonReader, ReportsAFailureToReadAsItIs) {
+  int calls = 0;
+  JsonReader reader([&](std::span<char> room) -> absl::StatusOr<size_t> {
+    if (++calls > 1) return absl::UnavailableError("stale file handle");
+    room[0] = '[';
+    return 1;
+  });
+  EXPECT_TRUE(reader.Open('[').ok());
+  bool first = true;
+  ASSERT_TRUE(reader.Next(']', first).ok());
+  EXPECT_EQ(reader.Skip(), absl::UnavailableError("stale file handle"));
+  EXPECT_FALSE(reader.ExpectEnd().ok());
 }
 
 }  // namespace

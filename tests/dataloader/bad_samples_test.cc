@@ -14,9 +14,9 @@
 #include <vector>
 
 #include "common/file.h"
-#include "dataloader/annotations.h"
 #include "dataloader/batch_stream.h"
 #include "dataloader/image_transform.h"
+#include "dataloader/indexed_samples.h"
 #include "dataloader/synthetic_image.h"
 #include "tests/dataloader/stream_fakes.h"
 
@@ -77,13 +77,13 @@ class BadSamples : public ::testing::Test {
 
   BatchStream::Options Options() {
     const fs::path file = directory_.path() / "train.json";
-    auto annotations = Annotations::Load({&file, 1}, directory_.path());
+    auto annotations = IndexedSamples::Open({&file, 1}, directory_.path());
     EXPECT_TRUE(annotations.ok()) << annotations.status();
     auto loader = TrainingImageLoader::Create({.image_res = 32});
     EXPECT_TRUE(loader.ok()) << loader.status();
     BatchStream::Options options;
     options.plan = *EpochPlan::Create({.num_samples = annotations->size(), .batch_size = 1});
-    options.source = std::make_shared<Annotations>(*std::move(annotations));
+    options.source = std::make_shared<IndexedSamples>(*std::move(annotations));
     options.tokenizer = OwnTokenizer();
     options.image_loader = std::make_shared<TrainingImageLoader>(*std::move(loader));
     options.image_res = 32;

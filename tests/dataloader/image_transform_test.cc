@@ -28,7 +28,7 @@ RandomStream Stream(uint64_t position) {
 
 std::vector<uint8_t> Load(const ImageLoader& loader, const fs::path& path, uint64_t position) {
   std::vector<uint8_t> image_HWC(kBytes);
-  const absl::Status status = loader.Load(path, Stream(position), image_HWC);
+  const absl::Status status = LoadImageFile(loader, path, Stream(position), image_HWC);
   EXPECT_TRUE(status.ok()) << status;
   return image_HWC;
 }
@@ -129,7 +129,7 @@ TEST(ImageLoader, TellsBadSamplesFromTroubleThatMayPass) {
   const auto loader = EvaluationImageLoader::Create({.image_res = kRes});
   std::vector<uint8_t> image_HWC(kBytes);
   const auto expect = [&](const fs::path& path, absl::StatusCode code) {
-    const absl::Status status = loader->Load(path, Stream(0), image_HWC);
+    const absl::Status status = LoadImageFile(*loader, path, Stream(0), image_HWC);
     EXPECT_EQ(status.code(), code) << status;
     EXPECT_THAT(std::string(status.message()), StartsWith(path.string() + ": "));
   };
@@ -155,7 +155,7 @@ TEST(ImageLoader, TellsBadSamplesFromTroubleThatMayPass) {
 TEST(ImageLoader, RefusesAnOutputOfAnotherSize) {
   const auto loader = EvaluationImageLoader::Create({.image_res = kRes});
   std::vector<uint8_t> image_HWC(kBytes - 1);
-  EXPECT_EQ(loader->Load(kEncoded / "420.jpg", Stream(0), image_HWC).code(),
+  EXPECT_EQ(LoadImageFile(*loader, kEncoded / "420.jpg", Stream(0), image_HWC).code(),
             absl::StatusCode::kFailedPrecondition);
 }
 

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -20,7 +21,14 @@ class FakeSource : public SampleSource {
   explicit FakeSource(std::vector<Sample> samples) : samples_(std::move(samples)) {}
 
   int64_t size() const override { return static_cast<int64_t>(samples_.size()); }
-  Sample Get(int64_t index) const override { return samples_.at(static_cast<size_t>(index)); }
+  void Fetch(int64_t index, Sample& sample) const override {
+    sample = samples_.at(static_cast<size_t>(index));
+  }
+  // The path stands for the content.
+  absl::Status ReadImage(const Sample& sample, std::string& bytes) const override {
+    bytes = sample.image_path;
+    return absl::OkStatus();
+  }
 
  private:
   std::vector<Sample> samples_;
@@ -45,16 +53,14 @@ class FakeImageLoader : public ImageLoader {
   explicit FakeImageLoader(std::function<absl::Status(const std::string&)> judge = {})
       : judge_(std::move(judge)) {}
 
-  absl::Status Load(const std::filesystem::path& path, RandomStream random,
+  absl::Status Load(std::string_view path, RandomStream random,
                     std::span<uint8_t> image_HWC) const override {
     if (judge_) {
-      if (absl::Status status = judge_(path.string()); !status.ok()) return status;
+      if (absl::Status status = judge_(std::string(path)); !status.ok()) return status;
     }
     std::generate(image_HWC.begin(), image_HWC.end(),
                   [&] { return static_cast<uint8_t>(random.Next32()); });
-    for (size_t i = 0; i < path.string().size(); ++i) {
-      image_HWC[i] = static_cast<uint8_t>(path.string()[i]);
-    }
+    for (size_t i = 0; i < path.size(); ++i) image_HWC[i] = static_cast<uint8_t>(path[i]);
     return absl::OkStatus();
   }
 

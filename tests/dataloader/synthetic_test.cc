@@ -12,8 +12,8 @@
 
 #include "common/file.h"
 #include "common/random.h"
-#include "dataloader/annotations.h"
 #include "dataloader/image_transform.h"
+#include "dataloader/indexed_samples.h"
 #include "dataloader/synthetic_image.h"
 #include "dataloader/synthetic_scene.h"
 #include "dataloader/vocabulary.h"
@@ -56,7 +56,7 @@ std::map<std::string, std::string> Contents(const fs::path& directory) {
 
 std::vector<Sample> ReadSamples(const fs::path& directory, const std::string& file) {
   const std::vector<fs::path> files = {directory / file};
-  const absl::StatusOr<Annotations> annotations = Annotations::Load(files, directory);
+  const absl::StatusOr<IndexedSamples> annotations = IndexedSamples::Open(files, directory);
   EXPECT_TRUE(annotations.ok()) << annotations.status();
   std::vector<Sample> samples;
   if (!annotations.ok()) return samples;

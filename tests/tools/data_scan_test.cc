@@ -26,7 +26,9 @@ class ListedSamples : public SampleSource {
  public:
   explicit ListedSamples(std::vector<Sample> samples) : samples_(std::move(samples)) {}
   int64_t size() const override { return static_cast<int64_t>(samples_.size()); }
-  Sample Get(int64_t index) const override { return samples_[static_cast<size_t>(index)]; }
+  void Fetch(int64_t index, Sample& sample) const override {
+    sample = samples_[static_cast<size_t>(index)];
+  }
 
  private:
   std::vector<Sample> samples_;
