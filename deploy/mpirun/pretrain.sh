@@ -173,7 +173,10 @@ wait "$mpirun" 2>/dev/null || true
 
 trap '' USR2 TERM INT
 find_gravest_code
-if has_ended; then
+first=
+if [[ -e $exits/0 ]]; then read -r first <"$exits/0" || true; fi
+# Where the first worker was refused, an outcome is that of another job in this directory.
+if [[ $first != 64 ]] && has_ended; then
   code=$(sed -nE 's/.*"exit_code": *([0-9]+).*/\1/p' "$run_dir/outcome.json" | head -n 1)
 fi
 # Before there were workers that could have said so.

@@ -106,6 +106,14 @@ class MpirunTest(unittest.TestCase):
         (self.run_dir / "script").write_text("exit 64\n")
         self.expect_exit(self.start(), 64)
 
+    def test_the_outcome_of_another_job_is_not_that_of_one_that_was_refused(self):
+        (self.run_dir / "script").write_text("exit 64\n")
+        process = self.start()
+        self.wait_until(lambda: "refused" in self.stderr(), "refusal")
+        outcome = {"state": "SUCCEEDED", "reason": "", "exit_code": 0, "state_digest": "", "step": 1}
+        (self.run_dir / "outcome.json").write_text(json.dumps(outcome))
+        self.expect_exit(process, 64)
+
     def test_wrong_arguments_of_its_own_end_it_with_64(self):
         for arguments in ["-np", "2"], ["-np", "2", "--", "--config", "x"]:
             done = subprocess.run([ROOT / "deploy/mpirun/pretrain.sh", *arguments], check=False,
