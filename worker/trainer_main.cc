@@ -50,7 +50,8 @@ int Main(int argc, char** argv) {
   for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGPIPE}) {
     std::signal(signal, SIG_IGN);
   }
-  absl::Status status = StartLogging({.process = process, .run_dir = run_dir});
+  // The supervisor writes what comes on stderr to the log file, what LibTorch prints included.
+  absl::Status status = StartLogging({.process = process});
   if (status.ok()) status = SetFaultProcess("trainer." + std::to_string(order));
   absl::StatusOr<std::string> token;
   if (status.ok()) {
