@@ -22,7 +22,6 @@
 #include "comm/grpc_communicator.h"
 #include "comm/slices.h"
 #include "comm/tree_reduction.h"
-#include "common/format_absl.h"
 
 namespace albef {
 namespace {
@@ -50,7 +49,7 @@ double Seconds(std::chrono::steady_clock::time_point start) {
 
 void Check(const absl::Status& status) {
   if (status.ok()) return;
-  fmt::print(stderr, "{}\n", status);
+  fmt::print(stderr, "{}\n", status.ToString());
   std::exit(1);
 }
 

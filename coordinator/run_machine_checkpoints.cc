@@ -1,5 +1,6 @@
 // RunMachine: checkpoints, of which every member writes a shard (design §7).
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <utility>
@@ -76,6 +77,7 @@ void RunMachine::OnCheckpointFinished(const run_event::CheckpointFinished& finis
 void RunMachine::CheckpointFailed(const PartialId& id, const std::string& reason) {
   ++num_failed_checkpoints_;
   checkpoint_failure_ = reason;
+  spdlog::warn("checkpoint of step {} failed, training goes on: {}", id.step, reason);
   Record({.kind = "checkpoint_failed", .reason = reason, .facts = {{"step", id.step}}});
   Discard(id);
   is_final_checkpoint_requested_ = false;

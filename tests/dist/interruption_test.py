@@ -177,7 +177,7 @@ class StartTest(RunTest):
         run_dir = self.new_run_dir()
         with Trainer(self.command(run_dir, *ENDLESS)) as trainer:
             trainer.wait_until_training()
-            self.assertIn("another process", self.train(run_dir, expect=64))
+            self.assertIn("has a coordinator already", self.train(run_dir, expect=64))
 
     def test_a_data_set_too_small_for_one_step_names_the_largest_possible(self):
         stderr = self.train(self.new_run_dir(), "--set", "batch_size=64", expect=64)
