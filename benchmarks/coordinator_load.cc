@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "benchmarks/simulated_fleet.h"
+#include "common/clock.h"
 #include "common/config.h"
 #include "common/file.h"
 #include "coordinator/coordinator_file.h"
@@ -32,10 +33,6 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 using Views = std::vector<SimulatedFleet::WorkerView>;
-
-double SecondsSince(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 
 // albef-coordinator beside this program.
 class CoordinatorProcess {

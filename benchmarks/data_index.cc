@@ -21,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "common/clock.h"
 #include "common/file.h"
 #include "common/random.h"
 #include "dataloader/indexed_samples.h"
@@ -33,10 +34,6 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr double kMiB = 1 << 20;
-
-double SecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 void Fail(const absl::Status& status) {
   fmt::print(stderr, "data_index: {}\n", std::string(status.message()));

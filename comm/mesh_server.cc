@@ -21,6 +21,7 @@
 #include "comm/mesh_group_state.h"
 #include "comm/mesh_stream.h"
 #include "comm/mesh_transport.h"
+#include "common/secret.h"
 
 namespace albef {
 namespace {
@@ -32,16 +33,6 @@ constexpr int kNumPollers = 2;
 
 // Hellos that wait for their generation, at most.
 constexpr size_t kMaxWaiting = 4096;
-
-// Takes as long for any two strings of equal length.
-bool EqualSecrets(const std::string& left, const std::string& right) {
-  if (left.size() != right.size()) return false;
-  unsigned difference = 0;
-  for (size_t i = 0; i < left.size(); ++i) {
-    difference |= static_cast<unsigned char>(left[i]) ^ static_cast<unsigned char>(right[i]);
-  }
-  return difference == 0;
-}
 
 std::string Bracketed(const std::string& host) {
   const bool is_ipv6 = host.find(':') != std::string::npos && host.front() != '[';
@@ -235,7 +226,7 @@ void MeshServer::State::AcceptNext() {
 
 bool MeshServer::State::Authenticated(const MeshStream& stream) const {
   return options_.token.empty() ||
-         EqualSecrets(stream.Metadata("authorization"), absl::StrCat("Bearer ", options_.token));
+         SecretsEqual(stream.Metadata("authorization"), absl::StrCat("Bearer ", options_.token));
 }
 
 void MeshServer::State::Receive(const std::shared_ptr<Caller>& caller) {

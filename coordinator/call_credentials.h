@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "absl/status/status.h"
+#include "common/secret.h"
 #include "coordinator/run_token.h"
 
 namespace albef {
@@ -24,7 +25,7 @@ inline absl::Status FromGrpc(const grpc::Status& status) {
 inline grpc::Status CheckToken(const grpc::CallbackServerContext& context, std::string_view token) {
   const auto entry = context.client_metadata().find("authorization");
   if (entry != context.client_metadata().end() &&
-      TokensEqual({entry->second.data(), entry->second.size()}, AuthorizationOf(token))) {
+      SecretsEqual({entry->second.data(), entry->second.size()}, AuthorizationOf(token))) {
     return grpc::Status::OK;
   }
   return {grpc::StatusCode::UNAUTHENTICATED,

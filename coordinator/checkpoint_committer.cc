@@ -10,7 +10,9 @@
 #include <utility>
 
 #include "checkpoint/catalogue.h"
+#include "checkpoint/digest.h"
 #include "checkpoint/loaded_checkpoint.h"
+#include "common/clock.h"
 #include "common/fault_point.h"
 #include "common/file.h"
 #include "common/log.h"
@@ -25,17 +27,6 @@ namespace fs = std::filesystem;
 
 constexpr size_t kHashBytes = 16;
 
-Hash128 HashFromBytes(std::string_view bytes) {
-  const auto word = [&](size_t begin) {
-    uint64_t value = 0;
-    for (const char byte : bytes.substr(begin, 8)) {
-      value = value << 8 | static_cast<unsigned char>(byte);
-    }
-    return value;
-  };
-  return {.high = word(0), .low = word(8)};
-}
-
 absl::StatusOr<ShardReport> ReadShard(const v1::ShardWritten& shard) {
   if (shard.hash().size() != kHashBytes || shard.block_hashes().size() % kHashBytes != 0) {
     return absl::InvalidArgumentError(fmt::format(
@@ -45,11 +36,11 @@ absl::StatusOr<ShardReport> ReadShard(const v1::ShardWritten& shard) {
   ShardReport report{.file_name = shard.file_name(),
                      .header_bytes = shard.header_bytes(),
                      .num_bytes = shard.num_bytes(),
-                     .hash = HashFromBytes(shard.hash()),
+                     .hash = *HashFromBytes(shard.hash()),
                      .block_hashes = {}};
   const std::string_view blocks = shard.block_hashes();
   for (size_t begin = 0; begin < blocks.size(); begin += kHashBytes) {
-    report.block_hashes.push_back(HashFromBytes(blocks.substr(begin, kHashBytes)));
+    report.block_hashes.push_back(*HashFromBytes(blocks.substr(begin, kHashBytes)));
   }
   return report;
 }
@@ -67,10 +58,6 @@ absl::StatusOr<std::vector<TensorInfo>> ReadTensors(const v1::CheckpointDescript
                        .shape = {tensor.shape().begin(), tensor.shape().end()}});
   }
   return tensors;
-}
-
-double SecondsSince(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
 }  // namespace

@@ -104,20 +104,6 @@ std::optional<StepMetrics> ParseMetrics(std::string_view line) {
   return is_complete ? std::optional(metrics) : std::nullopt;
 }
 
-// Looks from the end, so that the cost does not grow with the length of the run.
-absl::StatusOr<std::optional<int64_t>> LastStep(const fs::path& path) {
-  ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path));
-  std::string_view text = file.text();
-  while (!text.empty()) {
-    text.remove_suffix(1);  // the newline
-    const size_t newline = text.rfind('\n');
-    const size_t start = newline == std::string_view::npos ? 0 : newline + 1;
-    if (const auto metrics = ParseMetrics(text.substr(start))) return metrics->step;
-    text = text.substr(0, start);
-  }
-  return std::nullopt;
-}
-
 // Cuts off what stands behind the last newline.
 absl::Status RemoveTornLine(int fd, const fs::path& path) {
   size_t kept = 0;
@@ -166,10 +152,10 @@ absl::StatusOr<std::unique_ptr<Recorder>> Recorder::Open(Options options) {
   ASSIGN_OR_RETURN(LineFile metrics, LineFile::Open(metrics_path));
   ASSIGN_OR_RETURN(LineFile events, LineFile::Open(options.run_dir / "events.jsonl"));
   ASSIGN_OR_RETURN(LineFile bad_samples, LineFile::Open(options.run_dir / "bad_samples.jsonl"));
-  ASSIGN_OR_RETURN(const std::optional<int64_t> last_step, LastStep(metrics_path));
+  ASSIGN_OR_RETURN(const std::optional<StepMetrics> last, ReadLastMetrics(metrics_path));
   return std::unique_ptr<Recorder>(new Recorder(std::move(options), std::move(metrics),
                                                 std::move(events), std::move(bad_samples),
-                                                last_step));
+                                                last ? std::optional(last->step) : std::nullopt));
 }
 
 Recorder::Recorder(Options options, LineFile metrics, LineFile events, LineFile bad_samples,
@@ -258,6 +244,19 @@ void Recorder::ReportDroppedLines() {
                                      .facts = {{"lines", unreported}}})) {
     dropped_and_reported_ = dropped_lines_;
   }
+}
+
+absl::StatusOr<std::optional<StepMetrics>> ReadLastMetrics(const fs::path& path) {
+  ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path));
+  std::string_view text = file.text();
+  while (!text.empty()) {
+    text.remove_suffix(1);  // its newline, or the end of a torn line
+    const size_t newline = text.rfind('\n');
+    const size_t start = newline == std::string_view::npos ? 0 : newline + 1;
+    if (auto metrics = ParseMetrics(text.substr(start))) return metrics;
+    text = text.substr(0, start);
+  }
+  return std::nullopt;
 }
 
 absl::StatusOr<std::vector<StepMetrics>> ReadMetrics(const fs::path& path) {

@@ -102,6 +102,10 @@ class Recorder final : public RunLog {
 // left out.
 absl::StatusOr<std::vector<StepMetrics>> ReadMetrics(const std::filesystem::path& path);
 
+// The newest of these lines, found from the end, so that the cost does not grow with the length of
+// the run; nullopt while there is none.
+absl::StatusOr<std::optional<StepMetrics>> ReadLastMetrics(const std::filesystem::path& path);
+
 // RUN_DIR/outcome.json; nullopt where no attempt has ended yet.
 absl::StatusOr<std::optional<Outcome>> ReadOutcome(const std::filesystem::path& run_dir);
 

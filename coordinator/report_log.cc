@@ -68,47 +68,6 @@ absl::Status FindRecorded(const fs::path& path, std::map<std::string, int64_t>& 
 
 }  // namespace
 
-StepMetrics MetricsOf(const v1::StepReport& report) {
-  return {.step = report.step(),
-          .epoch = report.epoch(),
-          .loss_mlm = report.loss_mlm(),
-          .loss_itc = report.loss_itc(),
-          .loss_itm = report.loss_itm(),
-          .loss = report.loss_mlm() + report.loss_itc() + report.loss_itm(),
-          .lr = report.lr(),
-          .temp = report.temp(),
-          .alpha = report.alpha(),
-          .samples_per_second = report.samples_per_second(),
-          .data_wait_ratio = report.data_wait_ratio(),
-          .workers = report.workers(),
-          .generation = report.generation(),
-          .skipped = report.skipped(),
-          .seconds_per_step = report.seconds_per_step()};
-}
-
-Event EventOf(const v1::EventReport& report) {
-  Event event{.kind = report.kind(), .reason = report.reason(), .facts = {}};
-  for (const v1::Fact& fact : report.facts()) {
-    switch (fact.value_case()) {
-      case v1::Fact::kInteger:
-        event.facts.emplace_back(fact.key(), fact.integer());
-        break;
-      case v1::Fact::kReal:
-        event.facts.emplace_back(fact.key(), fact.real());
-        break;
-      case v1::Fact::kTruth:
-        event.facts.emplace_back(fact.key(), fact.truth());
-        break;
-      case v1::Fact::kText:
-        event.facts.emplace_back(fact.key(), fact.text());
-        break;
-      case v1::Fact::VALUE_NOT_SET:
-        break;
-    }
-  }
-  return event;
-}
-
 absl::StatusOr<std::unique_ptr<ReportLog>> ReportLog::Start(Options options) {
   std::unique_ptr<ReportLog> log(new ReportLog(std::move(options)));
   for (const char* file : {"events.jsonl", "bad_samples.jsonl"}) {

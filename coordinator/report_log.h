@@ -22,12 +22,10 @@
 
 #include "absl/status/statusor.h"
 #include "coordinator/recorder.h"
+#include "coordinator/run_log_messages.h"
 #include "proto/control.pb.h"
 
 namespace albef {
-
-StepMetrics MetricsOf(const v1::StepReport& report);
-Event EventOf(const v1::EventReport& report);
 
 // May be called from any thread; all but the destructor return at once.
 class ReportLog {

@@ -60,8 +60,9 @@ void RunMachine::OnCheckpointFinished(const run_event::CheckpointFinished& finis
                     {"write_s", write_s},
                     {"commit_s", finished.commit_seconds},
                     {"verify_s", finished.verify_seconds}}});
-  last_checkpoint_ = checkpoint;
   ++num_checkpoints_;
+  if (last_checkpoint_.has_value() && checkpoint.step() < last_checkpoint_->step()) return;
+  last_checkpoint_ = checkpoint;
   checkpoint_retry_at_.reset();
   if (checkpoint.step() >= checkpoint_wanted_from_) {
     pending_flags_ &= ~static_cast<uint32_t>(v1::FLAG_CHECKPOINT);

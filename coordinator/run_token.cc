@@ -84,14 +84,6 @@ absl::StatusOr<std::string> EnsureRunToken(const fs::path& run_dir) {
   return ReadRunToken(run_dir);
 }
 
-bool TokensEqual(std::string_view a, std::string_view b) {
-  volatile unsigned char difference = a.size() == b.size() ? 0 : 1;
-  for (size_t i = 0; i < a.size() && !b.empty(); ++i) {
-    difference = difference | static_cast<unsigned char>(a[i] ^ b[i % b.size()]);
-  }
-  return difference == 0;
-}
-
 std::string AuthorizationOf(std::string_view token) { return fmt::format("Bearer {}", token); }
 
 }  // namespace albef

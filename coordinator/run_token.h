@@ -18,9 +18,6 @@ absl::StatusOr<std::string> ReadRunToken(const std::filesystem::path& run_dir);
 // The run's token, made if there is none. Processes that call it at once get the same.
 absl::StatusOr<std::string> EnsureRunToken(const std::filesystem::path& run_dir);
 
-// In a time that does not tell how much of them is equal.
-bool TokensEqual(std::string_view a, std::string_view b);
-
 // The value of the metadata "authorization" for a token.
 std::string AuthorizationOf(std::string_view token);
 

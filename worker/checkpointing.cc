@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/clock.h"
 #include "common/fault_point.h"
 #include "common/status_macros.h"
 #include "model/tensor_io.h"
@@ -16,10 +17,6 @@ namespace albef {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double SecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // The state as files see it. Values of tensors that are not in `shard` may be missing.
 struct HostState {

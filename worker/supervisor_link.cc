@@ -4,9 +4,9 @@
 
 #include <chrono>
 #include <utility>
-#include <variant>
 
 #include "common/format_absl.h"
+#include "coordinator/run_log_messages.h"
 
 namespace albef {
 namespace {
@@ -35,18 +35,6 @@ v1::Activity::Section SectionOf(Section section) {
       return v1::Activity::SECTION_EVALUATE;
   }
   return v1::Activity::SECTION_UNSPECIFIED;
-}
-
-void SetValue(const EventValue& value, v1::Fact& fact) {
-  if (const auto* integer = std::get_if<int64_t>(&value)) {
-    fact.set_integer(*integer);
-  } else if (const auto* real = std::get_if<double>(&value)) {
-    fact.set_real(*real);
-  } else if (const auto* truth = std::get_if<bool>(&value)) {
-    fact.set_truth(*truth);
-  } else {
-    fact.set_text(std::get<std::string>(value));
-  }
 }
 
 }  // namespace
@@ -119,34 +107,13 @@ void SupervisorLink::RestartAfter(int64_t step, const std::string& reason) {
 
 void SupervisorLink::RecordStep(const StepMetrics& metrics) {
   v1::TrainerMessage message;
-  v1::StepReport& step = *message.mutable_report()->mutable_step();
-  step.set_step(metrics.step);
-  step.set_epoch(metrics.epoch);
-  step.set_loss_mlm(metrics.loss_mlm);
-  step.set_loss_itc(metrics.loss_itc);
-  step.set_loss_itm(metrics.loss_itm);
-  step.set_lr(metrics.lr);
-  step.set_temp(metrics.temp);
-  step.set_alpha(metrics.alpha);
-  step.set_samples_per_second(metrics.samples_per_second);
-  step.set_data_wait_ratio(metrics.data_wait_ratio);
-  step.set_workers(metrics.workers);
-  step.set_generation(metrics.generation);
-  step.set_skipped(metrics.skipped);
-  step.set_seconds_per_step(metrics.seconds_per_step);
+  *message.mutable_report()->mutable_step() = ReportOf(metrics);
   Send(message);
 }
 
 void SupervisorLink::RecordEvent(const Event& event) {
   v1::TrainerMessage message;
-  v1::EventReport& report = *message.mutable_report()->mutable_event();
-  report.set_kind(event.kind);
-  report.set_reason(event.reason);
-  for (const auto& [key, value] : event.facts) {
-    v1::Fact& fact = *report.add_facts();
-    fact.set_key(key);
-    SetValue(value, fact);
-  }
+  *message.mutable_report()->mutable_event() = ReportOf(event);
   Send(message);
 }
 

@@ -326,13 +326,13 @@ ExitCode RunTrainer(TrainerOptions options) {
   const RunConfig::Elastic elastic = config.ok() ? config->elastic : RunConfig::Elastic();
   ActivityTracker activity(
       {.hang_limit_s = elastic.hang_limit_s, .startup_limit_s = elastic.startup_limit_s});
-  absl::StatusOr<std::unique_ptr<MeshServer>> mesh = MeshServer::Start(
-      {.run_id = options.run_id,
-       .token = options.token,
-       .incarnation = options.incarnation,
-       .host = options.mesh_host,
-       .silence_limit = std::chrono::milliseconds(
-           static_cast<int64_t>((elastic.hang_limit_s + kSilenceBeyondHangS) * 1000))});
+  absl::StatusOr<std::unique_ptr<MeshServer>> mesh =
+      MeshServer::Start({.run_id = options.run_id,
+                         .token = options.token,
+                         .incarnation = options.incarnation,
+                         .host = options.mesh_host,
+                         .silence_limit = std::chrono::milliseconds(static_cast<int64_t>(
+                             (elastic.hang_limit_s + kSilenceBeyondHangS) * 1000))});
   SupervisorLink link(std::move(options.control), &activity, [&](const v1::Assign& assigned) {
     if (!mesh.ok()) return;
     (*mesh)->Leave({.term = assigned.term(), .generation = assigned.generation()},

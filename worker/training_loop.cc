@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/clock.h"
 #include "common/fault_point.h"
 #include "common/format_absl.h"
 #include "common/status_macros.h"
@@ -17,14 +18,6 @@
 #include "worker/run_options.h"
 
 namespace albef {
-namespace {
-
-double SecondsSince(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-}  // namespace
-
 TrainingLoop::TrainingLoop(RunSetup* setup, TrainState* state, RunLog* log, Options options)
     : setup_(setup),
       state_(state),

@@ -75,14 +75,5 @@ TEST(RunToken, ADamagedTokenIsNamedAndNotReplaced) {
   EXPECT_THAT(std::string(token.status().message()), HasSubstr("secrets/token"));
 }
 
-TEST(RunToken, TokensAreEqualOnlyAsAWhole) {
-  EXPECT_TRUE(TokensEqual("abc", "abc"));
-  EXPECT_TRUE(TokensEqual("", ""));
-  for (const char* other : {"abd", "ab", "abcd", "", "abcabc"}) {
-    EXPECT_FALSE(TokensEqual("abc", other)) << other;
-    EXPECT_FALSE(TokensEqual(other, "abc")) << other;
-  }
-}
-
 }  // namespace
 }  // namespace albef

@@ -118,6 +118,7 @@ class FakeCluster {
     options_.can_commit = can_commit;
   }
 
+  MonotonicTime now() const { return now_; }
   RunMachine& machine() { return *machine_; }
   const std::optional<Outcome>& outcome() const { return outcome_; }
   const std::vector<Event>& events() const { return events_; }

@@ -690,6 +690,30 @@ TEST(RunMachine, ShardsAreToldAgainToARestartedCoordinator) {
   EXPECT_EQ(cluster->machine().generation(), 1);
 }
 
+TEST(RunMachine, AnOlderCheckpointThatIsCommittedLaterDoesNotReplaceTheNewest) {
+  auto cluster = Running();
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().Status().step() >= 12; }));
+  ASSERT_EQ(cluster->machine().last_checkpoint()->step(), 10);
+  std::vector<run_event::CheckpointFinished> finished;
+  for (const int64_t step : {15, 16}) {
+    v1::WorkerMessage message;
+    v1::ShardWritten& written =
+        *message.mutable_from_trainer()->mutable_message()->mutable_shard_written();
+    message.mutable_from_trainer()->set_incarnation(cluster->trainer("a").incarnation);
+    written.set_step(step);
+    written.set_generation(1);
+    written.set_num_shards(1);
+    cluster->machine().Handle(run_event::FromWorker{cluster->worker("a").session, message},
+                              cluster->now());
+    finished.push_back({.id = {.step = step, .generation = 1}});
+    finished.back().checkpoint.set_step(step);
+  }
+  cluster->machine().Handle(finished[1], cluster->now());
+  cluster->machine().Handle(finished[0], cluster->now());
+  EXPECT_EQ(cluster->machine().num_checkpoints(), 3);
+  EXPECT_EQ(cluster->machine().last_checkpoint()->step(), 16);
+}
+
 TEST(RunMachine, ACheckpointOfAPausedRunIsOfTheBoundaryItIsHeldAt) {
   auto cluster = Running();
   ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().Status().step() == 3; }));
