@@ -31,11 +31,11 @@ absl::StatusOr<std::unique_ptr<RunDriver>> RunDriver::Create(Options options) {
 
 RunDriver::RunDriver(Options options)
     : options_(std::move(options)),
-      last_turn_(Now()),
-      last_tick_(Now()),
       loop_({.interval = options_.tick,
              .before = [this] { BeforeTurn(); },
-             .after = [this] { Turn(); }}) {}
+             .after = [this] { Turn(); }}),
+      last_turn_(Now()),
+      last_tick_(Now()) {}
 
 void RunDriver::EndSessions() {
   loop_.Stop();

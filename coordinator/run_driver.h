@@ -182,7 +182,9 @@ class RunDriver {
   std::string run_id_;
   std::atomic<uint64_t> last_number_{0};  // of sessions and tickets
 
-  // Each uses those above it; the threads of the later ones end first.
+  // Each uses those above it; the threads of the later ones end first. All post to the loop, which
+  // is stopped before any of them ends.
+  EventLoop loop_;
   std::unique_ptr<Recorder> recorder_;
   std::unique_ptr<ProgressPrinter> progress_;  // of the report log's thread
   std::atomic<int64_t> target_step_{0};
@@ -219,8 +221,6 @@ class RunDriver {
   std::optional<MonotonicTime> ended_at_;
   int exit_code_ = 0;
   bool is_finished_ = false;
-
-  EventLoop loop_;
 };
 
 }  // namespace albef

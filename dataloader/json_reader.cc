@@ -63,7 +63,8 @@ absl::Status JsonReader::Error(std::string_view what) const {
 bool JsonReader::Fill(size_t count) {
   while (rest_.size() < count) {
     if (!read_) return false;
-    std::memmove(buffer_.data(), rest_.data(), rest_.size());
+    // Nothing is kept before the first read, and then there is nowhere to move it from.
+    if (!rest_.empty()) std::memmove(buffer_.data(), rest_.data(), rest_.size());
     const absl::StatusOr<size_t> added = read_(std::span(buffer_).subspan(rest_.size()));
     read_status_ = added.status();
     const size_t size = rest_.size() + added.value_or(0);
