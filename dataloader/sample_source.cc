@@ -14,6 +14,10 @@ std::string Sample::ImageName() const {
 
 absl::Status SampleSource::ReadImage(const Sample& sample, std::string& bytes) const {
   if (!sample.member) return ReadFileInto(sample.image_path, kMaxImageFileBytes, bytes);
+  if (sample.member->offset == 0) {
+    return absl::NotFoundError(
+        fmt::format("{}: the shard has no image for this key", sample.ImageName()));
+  }
   if (sample.member->size > kMaxImageFileBytes) {
     return absl::InvalidArgumentError(fmt::format("{}: {} bytes, more than the {} allowed",
                                                   sample.ImageName(), sample.member->size,
