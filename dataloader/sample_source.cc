@@ -24,7 +24,7 @@ absl::Status SampleSource::ReadImage(const Sample& sample, std::string& bytes) c
                                                   kMaxImageFileBytes));
   }
   ASSIGN_OR_RETURN(const FileDescriptor archive, OpenRegularFile(sample.image_path));
-  return ReadRange(archive, sample.member->offset, sample.member->size, sample.ImageName(), bytes);
+  return ReadRange(archive, sample.member->offset, sample.member->size, sample.image_path, bytes);
 }
 
 }  // namespace albef
