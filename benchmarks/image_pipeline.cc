@@ -58,7 +58,9 @@ absl::StatusOr<Corpus> ReadCorpus(const fs::path& folder) {
     absl::StatusOr<std::string> content = ReadFile(path);
     if (!content.ok()) return content.status();
     corpus.contents.push_back(*std::move(content));
-    if (corpus.decoded.size() >= kNumDecoded) continue;
+    // Evenly from all of the folder.
+    if (corpus.contents.size() * kNumDecoded / corpus.paths.size() <= corpus.decoded.size())
+      continue;
     const absl::Status status =
         ReadImage(path, ImageCompat::kCorrected, corpus.decoded.emplace_back());
     if (!status.ok()) return status;

@@ -57,13 +57,21 @@ void CropAndResize(ImageView source, const Box& box, MutableImageView output,
     }
   } else {
     resize_rows::ComputeWeights(box.width, output.width, weights);
-    buffers.row.resize(input_bytes + output_bytes + 2 * kRowPaddingBytes);
-    uint8_t* input = buffers.row.data();
-    uint8_t* row = input + input_bytes + kRowPaddingBytes;
-    for (int y = 0; y < box.height; ++y) {
-      std::memcpy(input, input_row(y), input_bytes);
-      resize_rows::ResizeRow(input, weights, options.mirror, row);
-      std::memcpy(rows + static_cast<size_t>(y) * output_bytes, row, output_bytes);
+    // Behind most rows there is more of the picture to read; the last ones need a copy.
+    const uint8_t* end = source.rgb_HWC.data() + source.rgb_HWC.size();
+    const auto has_padding = [&](int y) {
+      return static_cast<size_t>(end - input_row(y)) >= input_bytes + kRowPaddingBytes;
+    };
+    int padded = box.height;
+    while (padded > 0 && !has_padding(padded - 1)) --padded;
+    resize_rows::ResizeRows({input_row(0), source.row_bytes(), static_cast<size_t>(padded)},
+                            weights, options.mirror,
+                            {rows, output_bytes, static_cast<size_t>(padded)});
+    buffers.row.resize(input_bytes + kRowPaddingBytes);
+    for (int y = padded; y < box.height; ++y) {
+      std::memcpy(buffers.row.data(), input_row(y), input_bytes);
+      resize_rows::ResizeRows({buffers.row.data(), 0, 1}, weights, options.mirror,
+                              {rows + static_cast<size_t>(y) * output_bytes, 0, 1});
     }
   }
   if (same_height) return;

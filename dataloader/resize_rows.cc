@@ -51,34 +51,77 @@ ALBEF_AVX2 inline __m256i TwoWeights(const int16_t* weights) {
   return _mm256_set1_epi32(pair);
 }
 
-// Four taps at a time: of the twelve bytes that they read, each half of the register gets two
-// pixels, channel by channel.
-ALBEF_AVX2 void ResizeRowAvx2(const uint8_t* source, const Weights& weights, bool mirror,
-                              uint8_t* output) {
+inline void StorePixel3(uint32_t pixel, bool is_last, uint8_t* output) {
+  // Behind the last pixel of a row lies another.
+  if (is_last) {
+    std::memcpy(output, &pixel, 3);
+  } else {
+    std::memcpy(output, &pixel, 4);
+  }
+}
+
+// Four taps at a time, for several rows together: of the twelve bytes that they read in a row, each
+// half of a register gets two pixels, channel by channel.
+template <size_t kRows>
+ALBEF_AVX2 void ResizeRowsAvx2(const Rows<const uint8_t>& source, size_t y, const Weights& weights,
+                               bool mirror, const Rows<uint8_t>& output) {
+  static_assert(kRows == 1 || kRows == 4);
   const __m256i channels =
       _mm256_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1, 6, -1, 9, -1, 7,
                        -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1);
-  const __m128i half = _mm_set1_epi32(kHalf);
+  const __m256i half = _mm256_set1_epi32(kHalf);
+  const __m256i zero = _mm256_setzero_si256();
+  // All in variables: for the compiler, the bytes that are written might be part of any object.
   const size_t width = weights.taps.size();
-  for (size_t x = 0; x < width; ++x) {
-    const Weights::Taps& taps = weights.taps[mirror ? width - 1 - x : x];
-    const uint8_t* pixel = source + static_cast<size_t>(taps.first) * 3;
-    const int16_t* low = weights.low.data() + taps.index;
-    const int16_t* high = weights.high.data() + taps.index;
-    __m256i low_sum = _mm256_setzero_si256();
-    __m256i high_sum = _mm256_setzero_si256();
-    for (int k = 0; k < taps.count; k += 4, pixel += 12, low += 4, high += 4) {
-      const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(pixel));
-      const __m256i values = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bytes), channels);
-      low_sum = _mm256_add_epi32(low_sum, _mm256_madd_epi16(values, FourWeights(low)));
-      high_sum = _mm256_add_epi32(high_sum, _mm256_madd_epi16(values, FourWeights(high)));
+  const size_t stride = source.stride;
+  const uint8_t* const input = source.row(y);
+  const int16_t* const all_low = weights.low.data();
+  const int16_t* const all_high = weights.high.data();
+  const Weights::Taps* next = mirror ? &weights.taps.back() : weights.taps.data();
+  const std::ptrdiff_t step = mirror ? -1 : 1;
+  uint8_t* outputs[kRows];
+  for (size_t r = 0; r < kRows; ++r) outputs[r] = output.row(y + r);
+  for (size_t x = 0; x < width; ++x, next += step) {
+    const Weights::Taps taps = *next;
+    const uint8_t* pixels = input + static_cast<size_t>(taps.first) * 3;
+    const int16_t* low = all_low + taps.index;
+    const int16_t* high = all_high + taps.index;
+    __m256i low_sums[kRows], high_sums[kRows];
+    for (size_t r = 0; r < kRows; ++r) low_sums[r] = high_sums[r] = zero;
+    for (int k = 0; k < taps.count; k += 4, pixels += 12, low += 4, high += 4) {
+      const __m256i low_weights = FourWeights(low);
+      const __m256i high_weights = FourWeights(high);
+      for (size_t r = 0; r < kRows; ++r) {
+        const __m128i bytes =
+            _mm_loadu_si128(reinterpret_cast<const __m128i*>(pixels + r * stride));
+        const __m256i values = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bytes), channels);
+        low_sums[r] = _mm256_add_epi32(low_sums[r], _mm256_madd_epi16(values, low_weights));
+        high_sums[r] = _mm256_add_epi32(high_sums[r], _mm256_madd_epi16(values, high_weights));
+      }
     }
-    const __m256i both = _mm256_add_epi32(low_sum, _mm256_slli_epi32(high_sum, kLowBits));
-    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
-    sum = _mm_srai_epi32(_mm_add_epi32(sum, half), Weights::kPrecisionBits);
-    const __m128i words = _mm_packs_epi32(sum, sum);
-    const int bytes = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
-    std::memcpy(output + 3 * x, &bytes, sizeof(bytes));
+    __m256i sums[4] = {zero, zero, zero, zero};
+    for (size_t r = 0; r < kRows; ++r) {
+      sums[r] = _mm256_add_epi32(low_sums[r], _mm256_slli_epi32(high_sums[r], kLowBits));
+    }
+    // The two halves of each row are added, of two rows at a time.
+    __m256i rows[2];
+    for (size_t i = 0; i < 2; ++i) {
+      const __m256i both =
+          _mm256_add_epi32(_mm256_permute2x128_si256(sums[2 * i], sums[2 * i + 1], 0x20),
+                           _mm256_permute2x128_si256(sums[2 * i], sums[2 * i + 1], 0x31));
+      rows[i] = _mm256_srai_epi32(_mm256_add_epi32(both, half), Weights::kPrecisionBits);
+    }
+    const __m256i words = _mm256_packs_epi32(rows[0], rows[1]);
+    const __m256i bytes = _mm256_packus_epi16(words, words);
+    const bool is_last = x + 1 == width;
+    const auto even = static_cast<uint64_t>(_mm_cvtsi128_si64(_mm256_castsi256_si128(bytes)));
+    StorePixel3(static_cast<uint32_t>(even), is_last, outputs[0] + 3 * x);
+    if constexpr (kRows == 4) {
+      const auto odd = static_cast<uint64_t>(_mm_cvtsi128_si64(_mm256_extracti128_si256(bytes, 1)));
+      StorePixel3(static_cast<uint32_t>(odd), is_last, outputs[1] + 3 * x);
+      StorePixel3(static_cast<uint32_t>(even >> 32), is_last, outputs[2] + 3 * x);
+      StorePixel3(static_cast<uint32_t>(odd >> 32), is_last, outputs[3] + 3 * x);
+    }
   }
 }
 
@@ -172,19 +215,23 @@ void ComputeWeights(int input_size, int output_size, Weights& weights) {
   }
 }
 
-ALBEF_SIMD_CLONES void ResizeRowPortably(const uint8_t* source, const Weights& weights, bool mirror,
-                                         uint8_t* output) {
+ALBEF_SIMD_CLONES void ResizeRowsPortably(const Rows<const uint8_t>& source, const Weights& weights,
+                                          bool mirror, const Rows<uint8_t>& output) {
   const size_t width = weights.taps.size();
-  for (size_t x = 0; x < width; ++x) {
-    const Weights::Taps& taps = weights.taps[mirror ? width - 1 - x : x];
-    const uint8_t* pixel = source + static_cast<size_t>(taps.first) * 3;
-    const int32_t* weight = weights.values.data() + taps.index;
-    Pixel4 sum = {};
-    for (int k = 0; k < taps.count; ++k) sum += LoadPixel(pixel + 3 * k) * weight[k];
-    sum = (sum + kHalf) >> Weights::kPrecisionBits;
-    sum = sum < 0 ? Pixel4{} : sum;
-    sum = sum > 255 ? Pixel4{} + 255 : sum;
-    StorePixel(sum, output + 3 * x);
+  for (size_t y = 0; y < source.count; ++y) {
+    for (size_t x = 0; x < width; ++x) {
+      const Weights::Taps& taps = weights.taps[mirror ? width - 1 - x : x];
+      const uint8_t* pixel = source.row(y) + static_cast<size_t>(taps.first) * 3;
+      const int32_t* weight = weights.values.data() + taps.index;
+      Pixel4 sum = {};
+      for (int k = 0; k < taps.count; ++k) sum += LoadPixel(pixel + 3 * k) * weight[k];
+      sum = (sum + kHalf) >> Weights::kPrecisionBits;
+      sum = sum < 0 ? Pixel4{} : sum;
+      sum = sum > 255 ? Pixel4{} + 255 : sum;
+      uint8_t bytes[4];
+      StorePixel(sum, bytes);
+      std::memcpy(output.row(y) + 3 * x, bytes, 3);
+    }
   }
 }
 
@@ -200,11 +247,17 @@ ALBEF_SIMD_CLONES void BlendRowsPortably(const uint8_t* source, size_t row_bytes
   BlendValues(source + i, row_bytes, weight, taps.count, row_bytes - i, output + i);
 }
 
-void ResizeRow(const uint8_t* source, const Weights& weights, bool mirror, uint8_t* output) {
+void ResizeRows(const Rows<const uint8_t>& source, const Weights& weights, bool mirror,
+                const Rows<uint8_t>& output) {
 #ifdef ALBEF_HAS_AVX2_KERNELS
-  if (UseAvx2()) return ResizeRowAvx2(source, weights, mirror, output);
+  if (UseAvx2()) {
+    size_t y = 0;
+    for (; y + 4 <= source.count; y += 4) ResizeRowsAvx2<4>(source, y, weights, mirror, output);
+    for (; y < source.count; ++y) ResizeRowsAvx2<1>(source, y, weights, mirror, output);
+    return;
+  }
 #endif
-  ResizeRowPortably(source, weights, mirror, output);
+  ResizeRowsPortably(source, weights, mirror, output);
 }
 
 void BlendRows(const uint8_t* source, size_t row_bytes, const Weights& weights,

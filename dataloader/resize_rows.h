@@ -36,19 +36,32 @@ struct Weights {
 // For an axis of `input_size` pixels that becomes one of `output_size`. Memory is reused.
 void ComputeWeights(int input_size, int output_size, Weights& weights);
 
-// Bytes that ResizeRow may read behind the source and write behind the output.
+// Rows one after the other in memory, at a distance of `stride` bytes.
+template <typename Byte>
+struct Rows {
+  Byte* first;
+  size_t stride;
+  size_t count;
+
+  Byte* row(size_t y) const { return first + y * stride; }
+};
+
+// What ResizeRows may read behind each row of the source.
 inline constexpr size_t kRowPaddingBytes = 32;
 
-// One row of `weights.taps.size()` RGB pixels, from left to right or, mirrored, from right to left.
-void ResizeRow(const uint8_t* source, const Weights& weights, bool mirror, uint8_t* output);
+// Resizes rows of RGB pixels to `weights.taps.size()` pixels each, from left to right or, mirrored,
+// from right to left. As many rows of output as of source.
+void ResizeRows(const Rows<const uint8_t>& source, const Weights& weights, bool mirror,
+                const Rows<uint8_t>& output);
 
 // One output row of `row_bytes` bytes, from the rows that `taps` names: `source` is the first of
 // them, each is `row_bytes` long.
 void BlendRows(const uint8_t* source, size_t row_bytes, const Weights& weights,
                const Weights::Taps& taps, uint8_t* output);
 
-// The implementations by themselves, for the tests.
-void ResizeRowPortably(const uint8_t* source, const Weights& weights, bool mirror, uint8_t* output);
+// The implementations for any processor, for the tests.
+void ResizeRowsPortably(const Rows<const uint8_t>& source, const Weights& weights, bool mirror,
+                        const Rows<uint8_t>& output);
 void BlendRowsPortably(const uint8_t* source, size_t row_bytes, const Weights& weights,
                        const Weights::Taps& taps, uint8_t* output);
 

@@ -41,22 +41,28 @@ TEST(ResizeRows, HaveTheSameBitsOnEveryProcessor) {
     const int output = static_cast<int>(1 + random.Below(300));
     resize_rows::ComputeWeights(input, output, weights);
 
-    const std::vector<uint8_t> row =
-        Noise(static_cast<size_t>(input) * 3 + kRowPaddingBytes, random);
+    const size_t num_rows = 1 + random.Below(6);
+    const size_t stride = static_cast<size_t>(input) * 3 + kRowPaddingBytes;
+    const std::vector<uint8_t> pixels = Noise(num_rows * stride, random);
     const size_t output_bytes = static_cast<size_t>(output) * 3;
+    std::vector<uint8_t> straight;
     for (const bool mirror : {false, true}) {
-      std::vector<uint8_t> expected(output_bytes + kRowPaddingBytes), actual(expected);
-      resize_rows::ResizeRowPortably(row.data(), weights, mirror, expected.data());
-      resize_rows::ResizeRow(row.data(), weights, mirror, actual.data());
-      expected.resize(output_bytes);
-      actual.resize(output_bytes);
+      std::vector<uint8_t> expected(num_rows * output_bytes), actual(expected);
+      const resize_rows::Rows<const uint8_t> source{pixels.data(), stride, num_rows};
+      resize_rows::ResizeRowsPortably(source, weights, mirror,
+                                      {expected.data(), output_bytes, num_rows});
+      resize_rows::ResizeRows(source, weights, mirror, {actual.data(), output_bytes, num_rows});
       ASSERT_EQ(actual, expected) << input << " to " << output;
-      if (!mirror) continue;
-      std::vector<uint8_t> straight(output_bytes + kRowPaddingBytes);
-      resize_rows::ResizeRow(row.data(), weights, false, straight.data());
-      for (size_t x = 0; x < static_cast<size_t>(output); ++x) {
-        ASSERT_TRUE(std::equal(&actual[3 * x], &actual[3 * x] + 3,
-                               &straight[3 * (static_cast<size_t>(output) - 1 - x)]));
+      if (!mirror) {
+        straight = actual;
+        continue;
+      }
+      for (size_t y = 0; y < num_rows; ++y) {
+        for (size_t x = 0; x < static_cast<size_t>(output); ++x) {
+          const uint8_t* pixel = &actual[y * output_bytes + 3 * x];
+          const size_t opposite = static_cast<size_t>(output) - 1 - x;
+          ASSERT_TRUE(std::equal(pixel, pixel + 3, &straight[y * output_bytes + 3 * opposite]));
+        }
       }
     }
 
