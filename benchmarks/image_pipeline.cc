@@ -25,6 +25,7 @@
 #include "dataloader/image_decode.h"
 #include "dataloader/image_transform.h"
 #include "dataloader/indexed_samples.h"
+#include "dataloader/normalize.h"
 #include "dataloader/resize.h"
 #include "dataloader/wordpiece.h"
 
@@ -169,6 +170,23 @@ void BenchmarkApply(benchmark::State& state, const TrainingImageLoader& loader,
   Count(state, i);
 }
 
+// What the device does in training, as one pass on the CPU.
+void BenchmarkNormalize(benchmark::State& state, const Corpus& corpus) {
+  Image image;
+  image.Resize(kImageRes, kImageRes);
+  const Image& source = corpus.decoded.front();
+  CropAndResize(source.view(), {.height = source.height, .width = source.width},
+                image.mutable_view());
+  std::vector<float> output(image.rgb_HWC.size());
+  uint64_t i = 0;
+  for (auto _ : state) {
+    Normalize(image.view(), output);
+    benchmark::DoNotOptimize(output.data());
+    ++i;
+  }
+  Count(state, i);
+}
+
 void BenchmarkOp(benchmark::State& state, AugmentOp op, const Corpus& corpus) {
   Image image;
   image.Resize(kImageRes, kImageRes);
@@ -212,6 +230,7 @@ int Main(int argc, char** argv) {
   add("decode part", [&](auto& state) { BenchmarkDecodePart(state, *training, *corpus); });
   add("crop+resize+flip", [&](auto& state) { BenchmarkApply(state, *plain, *corpus); });
   add("crop+resize+flip+augment", [&](auto& state) { BenchmarkApply(state, *training, *corpus); });
+  add("normalise", [&](auto& state) { BenchmarkNormalize(state, *corpus); });
   add("rotate", [&](auto& state) { BenchmarkOp(state, AugmentOp::kRotate, *corpus); });
   add("sharpness", [&](auto& state) { BenchmarkOp(state, AugmentOp::kSharpness, *corpus); });
   add("equalize", [&](auto& state) { BenchmarkOp(state, AugmentOp::kEqualize, *corpus); });
