@@ -13,6 +13,7 @@
 #include "common/config_keys.h"
 #include "common/config_schema.h"
 #include "common/file.h"
+#include "common/file_pattern.h"
 #include "common/status_macros.h"
 #include "common/yaml_document.h"
 
@@ -216,6 +217,11 @@ absl::Status CheckCombinations(const YamlNode& root, const RunConfig& config) {
                       fmt::format("max_text_length = {} is more than max_position_embeddings = {}",
                                   config.data.max_text_length, bert.max_position_embeddings));
   }
+  if (config.eval.file.has_value() && fs::path(*config.eval.file).extension() == ".tar") {
+    return Impossible(root, {"eval.file"},
+                      "an evaluation reads a JSON file whose images are files; shards are for "
+                      "train_file");
+  }
   const RunConfig::Init& init = config.init;
   if (init.checkpoint.has_value() && (init.visual_encoder || init.text_encoder)) {
     return Impossible(root, {"init.checkpoint"},
@@ -244,9 +250,18 @@ absl::Status CheckFiles(const YamlNode& root, const RunConfig& config) {
       fmt::format("relative paths start at data.root = {}", config.data.root);
   const YamlNode& train = *FindDotted(root, "train_file");
   for (size_t i = 0; i < config.train_file.size(); ++i) {
-    const bool is_list = train.kind == YamlNode::Kind::kList;
-    RETURN_IF_ERROR(CheckExists(is_list ? train.items[i] : train, fmt::format("train_file[{}]", i),
-                                DataPath(config, config.train_file[i]), data_base));
+    const YamlNode& node = train.kind == YamlNode::Kind::kList ? train.items[i] : train;
+    const std::string key = fmt::format("train_file[{}]", i);
+    const absl::StatusOr<std::vector<fs::path>> files =
+        ExpandFilePattern(config.data.root, config.train_file[i]);
+    if (!files.ok()) {
+      return absl::Status(files.status().code(),
+                          fmt::format("{}: {}: {}; {}", node.Where(), key,
+                                      std::string(files.status().message()), data_base));
+    }
+    for (const fs::path& file : *files) {
+      RETURN_IF_ERROR(CheckExists(node, key, file, data_base));
+    }
   }
   const auto check = [&](std::string_view key, const std::optional<std::string>& file,
                          bool is_data) -> absl::Status {
@@ -395,6 +410,16 @@ absl::Status CheckNewRun(const RunConfig& config) {
         "bert-base-uncased's vocab.txt");
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<fs::path>> TrainFiles(const RunConfig& config) {
+  std::vector<fs::path> all;
+  for (const std::string& pattern : config.train_file) {
+    ASSIGN_OR_RETURN(const std::vector<fs::path> files,
+                     ExpandFilePattern(config.data.root, pattern));
+    all.insert(all.end(), files.begin(), files.end());
+  }
+  return all;
 }
 
 fs::path DataPath(const RunConfig& config, std::string_view file) {

@@ -87,7 +87,7 @@ struct RunConfig {
   };
 
   struct Data {
-    std::string root = ".";   // relative train_file, eval.file, vocabulary and images start here
+    std::string root = ".";  // relative train_file, eval.file, vocabulary and images start here
     // Where the indices of train_file and eval.file lie; unset: beside them, or in RUN_DIR/index
     // where that folder cannot be written.
     std::optional<std::string> index_dir;
@@ -156,7 +156,7 @@ struct RunConfig {
   };
 
   // The authors' keys.
-  std::vector<std::string> train_file;
+  std::vector<std::string> train_file;  // JSON files, .tar shards, patterns of either
   Bert bert_config;
   int64_t image_res = 256;
   int64_t vision_width = 768;
@@ -211,6 +211,10 @@ absl::Status CheckNewRun(const RunConfig& config);
 
 // A file of the data set: relative paths start at data.root.
 std::filesystem::path DataPath(const RunConfig& config, std::string_view file);
+
+// The files that train_file names, its patterns expanded (common/file_pattern.h), in training
+// order.
+absl::StatusOr<std::vector<std::filesystem::path>> TrainFiles(const RunConfig& config);
 
 // Every key with its value, bert_config inline; parses back to an equal config.
 std::string ResolvedYaml(const RunConfig& config);

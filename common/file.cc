@@ -89,7 +89,7 @@ absl::StatusOr<std::string> ReadFile(const fs::path& path) {
   return content;
 }
 
-absl::Status ReadFileInto(const fs::path& path, size_t max_bytes, std::string& content) {
+absl::Status ReadFileInto(const std::string& path, size_t max_bytes, std::string& content) {
   FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd.valid()) return ErrnoStatus(errno, "open", path);
   struct stat info;
@@ -109,20 +109,20 @@ absl::Status ReadFileInto(const fs::path& path, size_t max_bytes, std::string& c
     room = 1 << 16;
   }
   return absl::InvalidArgumentError(
-      fmt::format("{}: more than the {} bytes allowed", path.string(), max_bytes));
+      fmt::format("{}: more than the {} bytes allowed", path, max_bytes));
 }
 
-absl::Status ReadRegularFileInto(const fs::path& path, size_t max_bytes, std::string& content) {
-  std::error_code error;
-  const fs::file_status file = fs::status(path, error);
-  if (fs::exists(file) && !fs::is_regular_file(file)) {
-    return absl::InvalidArgumentError(fmt::format("{}: not a regular file", path.string()));
+absl::Status ReadRegularFileInto(const std::string& path, size_t max_bytes,
+                                 std::string& content) {
+  struct stat info;
+  if (::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
+    return absl::InvalidArgumentError(fmt::format("{}: not a regular file", path));
   }
   return ReadFileInto(path, max_bytes, content);
 }
 
 absl::Status ReadRange(const FileDescriptor& file, uint64_t offset, size_t size,
-                       const fs::path& path, std::string& content) {
+                       const std::string& path, std::string& content) {
   content.resize(size);
   for (size_t used = 0; used < size;) {
     const ssize_t count =
@@ -130,8 +130,8 @@ absl::Status ReadRange(const FileDescriptor& file, uint64_t offset, size_t size,
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) return ErrnoStatus(errno, "read", path);
     if (count == 0) {
-      return absl::DataLossError(fmt::format("{}: ends at byte {}, before byte {}", path.string(),
-                                             offset + used, offset + size));
+      return absl::DataLossError(
+          fmt::format("{}: ends at byte {}, before byte {}", path, offset + used, offset + size));
     }
     used += static_cast<size_t>(count);
   }

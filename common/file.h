@@ -87,18 +87,16 @@ absl::Status ErrnoStatus(int error, std::string_view operation, const std::files
 absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path);
 
 // The same into a string whose memory is reused; INVALID_ARGUMENT for more than `max_bytes`.
-absl::Status ReadFileInto(const std::filesystem::path& path, size_t max_bytes,
-                          std::string& content);
+absl::Status ReadFileInto(const std::string& path, size_t max_bytes, std::string& content);
 
 // The same; INVALID_ARGUMENT also for a pipe, which would be waited for, or a device, which may
 // never end.
-absl::Status ReadRegularFileInto(const std::filesystem::path& path, size_t max_bytes,
-                                 std::string& content);
+absl::Status ReadRegularFileInto(const std::string& path, size_t max_bytes, std::string& content);
 
 // `size` bytes from `offset` on; DATA_LOSS where the file ends before. Any number of threads may
 // read from one descriptor. `path` is for messages.
 absl::Status ReadRange(const FileDescriptor& file, uint64_t offset, size_t size,
-                       const std::filesystem::path& path, std::string& content);
+                       const std::string& path, std::string& content);
 
 // Writes all bytes at the descriptor's place, whatever write() splits.
 absl::Status WriteAll(int fd, std::span<const std::byte> bytes, const std::filesystem::path& path);

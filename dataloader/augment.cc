@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <cstring>
-#include <utility>
+#include <span>
 
 #include "dataloader/simd.h"
+#include "dataloader/warp.h"
 
 namespace albef {
 namespace {
@@ -15,11 +15,10 @@ constexpr float kFactor = 1.36f;
 constexpr double kShear = static_cast<double>(0.21f);
 constexpr double kTranslatePixels = 7.0;
 constexpr double kRotateDegrees = 21.0;
-constexpr uint8_t kFill = 128;
 
 // One value for each value and channel.
 using LookupTable = std::array<std::array<uint8_t, 256>, 3>;
-using Histogram = std::array<std::array<int64_t, 256>, 3>;
+using Histogram = std::array<std::array<uint32_t, 256>, 3>;
 
 LookupTable IdentityTable() {
   LookupTable table;
@@ -35,12 +34,25 @@ void Map(const LookupTable& table, MutableImageView image) {
   }
 }
 
+// Four pixels at a time into histograms of their own, because equal values in a row, as pictures
+// have them, would wait for each other.
 Histogram CountValues(MutableImageView image) {
-  Histogram histogram = {};
-  for (size_t i = 0; i < image.rgb_HWC.size(); i += 3) {
-    for (size_t c = 0; c < 3; ++c) ++histogram[c][image.rgb_HWC[i + c]];
+  constexpr size_t kWays = 4;
+  std::array<Histogram, kWays> counts = {};
+  const std::span<const uint8_t> bytes = image.rgb_HWC;
+  size_t i = 0;
+  for (; i + 3 * kWays <= bytes.size(); i += 3 * kWays) {
+    for (size_t way = 0; way < kWays; ++way) {
+      for (size_t c = 0; c < 3; ++c) ++counts[way][c][bytes[i + 3 * way + c]];
+    }
   }
-  return histogram;
+  for (; i < bytes.size(); ++i) ++counts[0][i % 3][bytes[i]];
+  for (size_t way = 1; way < kWays; ++way) {
+    for (size_t c = 0; c < 3; ++c) {
+      for (size_t v = 0; v < 256; ++v) counts[0][c][v] += counts[way][c][v];
+    }
+  }
+  return counts[0];
 }
 
 // Stretches each channel to the whole range.
@@ -132,93 +144,6 @@ void Sharpen(ImageCompat compat, MutableImageView image, std::vector<uint8_t>& s
   }
 }
 
-// (x, y) → (a11 x + a12 y + b1, a21 x + a22 y + b2).
-struct Affine {
-  double a11, a12, b1;
-  double a21, a22, b2;
-};
-
-Affine Inverse(const Affine& m) {
-  const double determinant = m.a11 * m.a22 - m.a12 * m.a21;
-  const double d = determinant != 0.0 ? 1.0 / determinant : 0.0;
-  Affine inverse;
-  inverse.a11 = m.a22 * d;
-  inverse.a22 = m.a11 * d;
-  inverse.a12 = m.a12 * -d;
-  inverse.a21 = m.a21 * -d;
-  inverse.b1 = -inverse.a11 * m.b1 - inverse.a12 * m.b2;
-  inverse.b2 = -inverse.a21 * m.b1 - inverse.a22 * m.b2;
-  return inverse;
-}
-
-// Where output pixels come from: positions are in 1/1024 pixel, rounded half to even.
-constexpr double kPositionScale = 1024.0;
-int ToPosition(double value) { return static_cast<int>(std::nearbyint(value * kPositionScale)); }
-
-// A picture inside a frame of fill values, so that no neighbour needs a test.
-struct Framed {
-  // Two on each side: positions beyond are moved to the outermost, where all four neighbours are
-  // fill.
-  static constexpr int kMargin = 2;
-  const uint8_t* pixels;  // of the frame's corner
-  size_t row_bytes;
-};
-
-// One row: pixel x comes from (x_positions[x] + x_start, y_positions[x] + y_start). Writes one byte
-// past its end and reads up to two past the last neighbour.
-ALBEF_SIMD_CLONES void WarpRow(const Framed& source, int height, int width, const int* x_positions,
-                               int x_start, const int* y_positions, int y_start, uint8_t* output) {
-  for (int x = 0; x < width; ++x) {
-    // 1/32 pixel, rounded.
-    const int x_position = (x_positions[x] + x_start + 16) >> 5;
-    const int y_position = (y_positions[x] + y_start + 16) >> 5;
-    const int fx = x_position & 31;
-    const int fy = y_position & 31;
-    const int column = std::clamp(x_position >> 5, -Framed::kMargin, width) + Framed::kMargin;
-    const int row = std::clamp(y_position >> 5, -Framed::kMargin, height) + Framed::kMargin;
-    const uint8_t* upper = source.pixels + static_cast<size_t>(row) * source.row_bytes +
-                           static_cast<size_t>(column) * 3;
-    const uint8_t* lower = upper + source.row_bytes;
-    const Pixel4 sum = LoadPixel(upper) * ((32 - fx) * (32 - fy)) +
-                       LoadPixel(upper + 3) * (fx * (32 - fy)) +
-                       LoadPixel(lower) * ((32 - fx) * fy) + LoadPixel(lower + 3) * (fx * fy);
-    StorePixel((sum + 512) >> 10, output + 3 * x);
-  }
-}
-
-// Moves content by `forward`: bilinear with weights of 1/32, gray where nothing comes from.
-void Warp(const Affine& forward, MutableImageView image, std::vector<uint8_t>& scratch) {
-  const int height = image.height;
-  const int width = image.width;
-  const size_t margin_bytes = Framed::kMargin * 3;
-  const size_t framed_bytes = image.row_bytes() + 2 * margin_bytes;
-  const size_t num_framed = static_cast<size_t>(height) + 2 * Framed::kMargin;
-  // The frame, one output row, and a byte of padding for each.
-  scratch.assign((num_framed * framed_bytes + 1) + (image.row_bytes() + 1), kFill);
-  for (int y = 0; y < height; ++y) {
-    std::memcpy(
-        scratch.data() + (static_cast<size_t>(y) + Framed::kMargin) * framed_bytes + margin_bytes,
-        image.row(y), image.row_bytes());
-  }
-  const Framed source{scratch.data(), framed_bytes};
-  uint8_t* output = scratch.data() + num_framed * framed_bytes + 1;
-
-  const Affine backward = Inverse(forward);
-  thread_local std::vector<int> positions;
-  positions.resize(2 * static_cast<size_t>(width));
-  int* x_positions = positions.data();
-  int* y_positions = x_positions + width;
-  for (int x = 0; x < width; ++x) {
-    x_positions[x] = ToPosition(backward.a11 * x);
-    y_positions[x] = ToPosition(backward.a21 * x);
-  }
-  for (int y = 0; y < height; ++y) {
-    WarpRow(source, height, width, x_positions, ToPosition(backward.a12 * y + backward.b1),
-            y_positions, ToPosition(backward.a22 * y + backward.b2), output);
-    std::memcpy(image.row(y), output, image.row_bytes());
-  }
-}
-
 Affine Rotation(double degrees, int height, int width) {
   const double radians = degrees * (std::acos(-1.0) / 180.0);
   const double a = std::cos(radians);
@@ -265,14 +190,6 @@ void ApplyAugment(const AugmentStep& step, ImageCompat compat, MutableImageView 
       return Warp({1, 0, -sign * kTranslatePixels, 0, 1, 0}, image, scratch);
     case AugmentOp::kTranslateY:
       return Warp({1, 0, 0, 0, 1, -sign * kTranslatePixels}, image, scratch);
-  }
-}
-
-void FlipHorizontally(MutableImageView image) {
-  for (int y = 0; y < image.height; ++y) {
-    uint8_t* left = image.row(y);
-    uint8_t* right = left + image.row_bytes() - 3;
-    for (; left < right; left += 3, right -= 3) std::swap_ranges(left, left + 3, right);
   }
 }
 

@@ -46,9 +46,6 @@ AugmentPlan SampleAugment(RandomStream& random);
 void ApplyAugment(const AugmentStep& step, ImageCompat compat, MutableImageView image,
                   std::vector<uint8_t>& scratch);
 
-// Mirrors left and right.
-void FlipHorizontally(MutableImageView image);
-
 }  // namespace albef
 
 #endif  // ALBEF_DATALOADER_AUGMENT_H_

@@ -134,4 +134,26 @@ void ForEachWord(std::string_view text, absl::FunctionRef<void(std::u32string_vi
   end_run();
 }
 
+void ForEachAsciiWord(std::string_view text, absl::FunctionRef<void(std::string_view)> visit) {
+  thread_local std::string word;
+  word.clear();
+  const auto end_word = [&] {
+    if (!word.empty()) visit(word);
+    word.clear();
+  };
+  for (char c : text) {
+    if (c == ' ' || c == '\t' || c == '\n' || c == '\r') {
+      end_word();
+    } else if (c < 0x20 || c == 0x7F) {
+      continue;
+    } else if (IsPunctuation(static_cast<char32_t>(c))) {
+      end_word();
+      visit({&c, 1});
+    } else {
+      word.push_back(c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c);
+    }
+  }
+  end_word();
+}
+
 }  // namespace albef

@@ -178,19 +178,17 @@ absl::Status BatchStream::ReadRow(Slot& slot, int64_t sequence, int row) {
     std::unique_lock lock(mutex_);
     return !work_or_stop_.wait_for(lock, delay, [this] { return stopping_; });
   };
-  ASSIGN_OR_RETURN(
-      slot.samples[static_cast<size_t>(row)],
-      reader_.Read(options_.plan->At(at.iteration, at.virtual_rank, row), image_HWC, pause));
-  return absl::OkStatus();
+  return reader_.Read(options_.plan->At(at.iteration, at.virtual_rank, row), image_HWC, pause,
+                      slot.samples[static_cast<size_t>(row)]);
 }
 
 absl::Status BatchStream::Assemble(Slot& slot, int64_t sequence) const {
   const Coordinates at = At(sequence);
   const Vocabulary& vocabulary = options_.tokenizer->vocabulary();
-  std::vector<std::vector<int64_t>> rows;
+  std::vector<std::span<const int64_t>> rows;
   std::vector<int64_t> sample_index_B;
-  for (SampleReader::Result& sample : slot.samples) {
-    rows.push_back(std::move(sample.input_ids));
+  for (const SampleReader::Result& sample : slot.samples) {
+    rows.emplace_back(sample.input_ids);
     sample_index_B.push_back(sample.sample_index);
   }
   TokenBatch tokens = PadTokens(rows, vocabulary.pad_id());

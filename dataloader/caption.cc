@@ -3,6 +3,7 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <array>
 
 #include "dataloader/utf8.h"
 
@@ -76,62 +77,146 @@ bool IsSpace(char32_t c) {
          c == 0x2029 || Category(c) == UTF8PROC_CATEGORY_ZS;
 }
 
-std::u32string LowerCaseWithoutPunctuation(std::string_view text) {
-  std::u32string kept;
-  for (const char32_t c : LowerCase(DecodeUtf8(text))) {
-    if (std::u32string_view(U",.'!?\"()*#:;~").find(c) != std::u32string_view::npos) continue;
-    kept.push_back(c == U'-' || c == U'/' ? U' ' : c);
+// The same character by character where the text is ASCII.
+bool IsSpace(char c) { return IsSpace(static_cast<char32_t>(c)); }
+
+// What follows is the same for code points and, where the text is ASCII, for bytes.
+
+// Drops punctuation, and makes spaces of the marks that join words.
+template <typename Text>
+void RemovePunctuation(Text& text) {
+  size_t kept = 0;
+  for (const auto c : text) {
+    switch (c) {
+      case ',':
+      case '.':
+      case '\'':
+      case '!':
+      case '?':
+      case '"':
+      case '(':
+      case ')':
+      case '*':
+      case '#':
+      case ':':
+      case ';':
+      case '~':
+        continue;
+      case '-':
+      case '/':
+        text[kept++] = ' ';
+        break;
+      default:
+        text[kept++] = c;
+    }
   }
-  return kept;
+  text.resize(kept);
 }
 
-std::u32string CollapseSpaceRuns(std::u32string_view text) {
-  std::u32string collapsed;
+// <person> → person.
+template <typename Text>
+void UnwrapPersons(Text& text) {
+  using View = std::basic_string_view<typename Text::value_type>;
+  constexpr std::array<typename Text::value_type, 8> kPerson = {'<', 'p', 'e', 'r',
+                                                                's', 'o', 'n', '>'};
+  const View person(kPerson.data(), kPerson.size());
+  for (size_t at = text.find(person); at != Text::npos; at = text.find(person, at)) {
+    text.replace(at, person.size(), person.substr(1, person.size() - 2));
+    at += person.size() - 2;
+  }
+}
+
+template <typename Text>
+void CollapseSpaceRuns(Text& text) {
+  size_t kept = 0;
   for (size_t begin = 0; begin < text.size();) {
     size_t end = begin;
     while (end < text.size() && IsSpace(text[end])) ++end;
     if (end - begin >= 2) {
-      collapsed.push_back(U' ');
+      text[kept++] = ' ';
       begin = end;
     } else {
-      collapsed.push_back(text[begin++]);
+      text[kept++] = text[begin++];
     }
   }
-  return collapsed;
+  text.resize(kept);
 }
 
-std::u32string_view StripTrailing(std::u32string_view text, char32_t c) {
-  return text.substr(0, text.find_last_not_of(c) + 1);
+template <typename Text>
+void StripTrailing(Text& text, char c) {
+  text.resize(text.find_last_not_of(static_cast<typename Text::value_type>(c)) + 1);
 }
 
-std::string FirstWords(std::u32string_view text, int max_words) {
-  std::string words;
+template <typename Text>
+void KeepFirstWords(Text& text, int max_words) {
   int spaces = 0;
-  for (const char32_t c : text) {
-    if (c == U' ' && ++spaces == max_words) break;
-    AppendUtf8(c, words);
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != ' ' || ++spaces < max_words) continue;
+    text.resize(i);
+    return;
   }
-  return words;
+}
+
+template <typename Text>
+void CleanLowerCaption(int max_words, Text& text) {
+  RemovePunctuation(text);
+  UnwrapPersons(text);
+  CollapseSpaceRuns(text);
+  StripTrailing(text, '\n');
+  StripTrailing(text, ' ');
+  text.erase(0, std::min(text.find_first_not_of(' '), text.size()));
+  KeepFirstWords(text, max_words);
+}
+
+template <typename Text>
+void CleanLowerQuestion(int max_words, Text& text) {
+  RemovePunctuation(text);
+  StripTrailing(text, ' ');
+  KeepFirstWords(text, max_words);
+}
+
+void AssignLowerAscii(std::string_view text, std::string& lower) {
+  lower.assign(text);
+  for (char& c : lower) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+}
+
+std::string ToUtf8(std::u32string_view text) {
+  std::string utf8;
+  for (const char32_t c : text) AppendUtf8(c, utf8);
+  return utf8;
 }
 
 }  // namespace
 
-std::string CleanCaption(std::string_view text, int max_words) {
-  std::u32string cleaned = LowerCaseWithoutPunctuation(text);
-  constexpr std::u32string_view kPerson = U"<person>";
-  for (size_t at = cleaned.find(kPerson); at != std::u32string::npos;
-       at = cleaned.find(kPerson, at)) {
-    cleaned.replace(at, kPerson.size(), U"person");
-    at += 6;
+void CleanCaption(std::string_view text, int max_words, std::string& cleaned) {
+  if (IsAscii(text)) {
+    AssignLowerAscii(text, cleaned);
+    CleanLowerCaption(max_words, cleaned);
+    return;
   }
-  cleaned = CollapseSpaceRuns(cleaned);
-  std::u32string_view stripped = StripTrailing(StripTrailing(cleaned, U'\n'), U' ');
-  stripped.remove_prefix(std::min(stripped.find_first_not_of(U' '), stripped.size()));
-  return FirstWords(stripped, max_words);
+  std::u32string lower = LowerCase(DecodeUtf8(text));
+  CleanLowerCaption(max_words, lower);
+  cleaned = ToUtf8(lower);
+}
+
+std::string CleanCaption(std::string_view text, int max_words) {
+  std::string cleaned;
+  CleanCaption(text, max_words, cleaned);
+  return cleaned;
 }
 
 std::string CleanQuestion(std::string_view text, int max_words) {
-  return FirstWords(StripTrailing(LowerCaseWithoutPunctuation(text), U' '), max_words);
+  if (IsAscii(text)) {
+    std::string cleaned;
+    AssignLowerAscii(text, cleaned);
+    CleanLowerQuestion(max_words, cleaned);
+    return cleaned;
+  }
+  std::u32string lower = LowerCase(DecodeUtf8(text));
+  CleanLowerQuestion(max_words, lower);
+  return ToUtf8(lower);
 }
 
 }  // namespace albef

@@ -14,6 +14,8 @@ namespace albef {
 // Captions also turn <person> into person and runs of white space into one space, and lose trailing
 // newlines and then spaces at both ends. A lone tab or newline inside survives.
 std::string CleanCaption(std::string_view text, int max_words);
+// The same into a string whose memory is reused; `text` must lie elsewhere.
+void CleanCaption(std::string_view text, int max_words, std::string& cleaned);
 
 // Questions keep runs of white space, whose empty parts count as words, and lose trailing spaces.
 std::string CleanQuestion(std::string_view text, int max_words);

@@ -15,13 +15,6 @@
 namespace albef {
 namespace {
 
-absl::StatusOr<IndexedSamples> OpenSamples(const RunConfig& config,
-                                           const std::vector<std::string>& names,
-                                           const IndexOptions& options) {
-  std::vector<std::filesystem::path> files;
-  for (const std::string& name : names) files.push_back(DataPath(config, name));
-  return IndexedSamples::Open(files, config.data.root, options);
-}
 
 absl::StatusOr<std::shared_ptr<const ImageLoader>> MakeImageLoader(const RunConfig& config) {
   const int image_res = static_cast<int>(config.image_res);
@@ -76,11 +69,14 @@ absl::StatusOr<Dataset> Dataset::Load(RunConfig& config,
   IndexOptions indexing = IndexingOf(config);
   indexing.fallback_directory = std::move(index_fallback);
   indexing.notify = [](std::string_view event) { spdlog::info("index {}", event); };
-  ASSIGN_OR_RETURN(IndexedSamples train, OpenSamples(config, config.train_file, indexing));
+  ASSIGN_OR_RETURN(const std::vector<std::filesystem::path> train_files, TrainFiles(config));
+  ASSIGN_OR_RETURN(IndexedSamples train,
+                   IndexedSamples::Open(train_files, config.data.root, indexing));
   dataset.train = std::make_shared<const IndexedSamples>(std::move(train));
   if (config.eval.file) {
+    const std::filesystem::path eval_file = DataPath(config, *config.eval.file);
     ASSIGN_OR_RETURN(const IndexedSamples source,
-                     OpenSamples(config, {*config.eval.file}, indexing));
+                     IndexedSamples::Open({&eval_file, 1}, config.data.root, indexing));
     ASSIGN_OR_RETURN(dataset.eval,
                      EvalSet::Create(source, *dataset.tokenizer,
                                      {.max_words = static_cast<int>(config.data.max_words),

@@ -38,7 +38,8 @@ absl::StatusOr<EvalSet> EvalSet::Create(const SampleSource& source,
       ids.push_back(tokenizer.Tokenize(set.texts.back(), {.max_length = options.text_length}));
     }
   }
-  set.tokens = PadTokens(ids, tokenizer.vocabulary().pad_id(), options.text_length);
+  const std::vector<std::span<const int64_t>> rows(ids.begin(), ids.end());
+  set.tokens = PadTokens(rows, tokenizer.vocabulary().pad_id(), options.text_length);
   return set;
 }
 

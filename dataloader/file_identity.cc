@@ -18,14 +18,14 @@ constexpr uint64_t kHashedBytes = 64 << 10;  // at either end
 
 }  // namespace
 
-absl::StatusOr<FileDescriptor> OpenRegularFile(const std::filesystem::path& path) {
+absl::StatusOr<FileDescriptor> OpenRegularFile(const std::string& path) {
   // A pipe must not block.
   FileDescriptor file(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
   if (!file.valid()) return ErrnoStatus(errno, "open", path);
   struct stat info;
   if (::fstat(file.get(), &info) != 0) return ErrnoStatus(errno, "stat", path);
   if (!S_ISREG(info.st_mode)) {
-    return absl::InvalidArgumentError(fmt::format("{}: not a regular file", path.string()));
+    return absl::InvalidArgumentError(fmt::format("{}: not a regular file", path));
   }
   return file;
 }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "common/file.h"
@@ -25,7 +26,7 @@ struct FileIdentity {
 };
 
 // Opens for reading. INVALID_ARGUMENT for what is no regular file, else as in common/file.h.
-absl::StatusOr<FileDescriptor> OpenRegularFile(const std::filesystem::path& path);
+absl::StatusOr<FileDescriptor> OpenRegularFile(const std::string& path);
 
 // `path` is for messages.
 absl::StatusOr<FileIdentity> IdentifyFile(const FileDescriptor& file,

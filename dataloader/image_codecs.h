@@ -14,12 +14,17 @@
 namespace albef::image_codecs {
 
 absl::Status DecodeJpeg(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& image);
+// As DecodeImagePart.
+absl::Status DecodeJpegPart(std::span<const uint8_t> bytes, const DecodeOptions& options,
+                            ChooseBox choose, Image& image, Box& part);
 absl::Status DecodePng(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& image);
 absl::Status DecodeWebp(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& image);
 absl::Status DecodeBmp(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& image);
 absl::Status DecodeGif(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& image);
 
-// Refuses sizes that are empty or beyond the limit, then makes room for the picture.
+// Refuses sizes that are empty or beyond the limit.
+absl::Status CheckImageSize(int64_t height, int64_t width, const DecodeOptions& options);
+// The same, then makes room for the picture.
 absl::Status PrepareImage(int64_t height, int64_t width, const DecodeOptions& options,
                           Image& image);
 

@@ -14,8 +14,7 @@
 namespace albef {
 namespace image_codecs {
 
-absl::Status PrepareImage(int64_t height, int64_t width, const DecodeOptions& options,
-                          Image& image) {
+absl::Status CheckImageSize(int64_t height, int64_t width, const DecodeOptions& options) {
   if (height < 1 || width < 1) {
     return absl::InvalidArgumentError(fmt::format("the header says {} x {} pixels", width, height));
   }
@@ -29,6 +28,12 @@ absl::Status PrepareImage(int64_t height, int64_t width, const DecodeOptions& op
         fmt::format("{} x {} pixels are more than the {} allowed; scale the picture down", width,
                     height, options.max_pixels));
   }
+  return absl::OkStatus();
+}
+
+absl::Status PrepareImage(int64_t height, int64_t width, const DecodeOptions& options,
+                          Image& image) {
+  RETURN_IF_ERROR(CheckImageSize(height, width, options));
   image.Resize(static_cast<int>(height), static_cast<int>(width));
   return absl::OkStatus();
 }
@@ -69,22 +74,40 @@ Decoder FindDecoder(std::span<const uint8_t> bytes) {
   return nullptr;
 }
 
-}  // namespace
-
-absl::Status DecodeImage(std::span<const uint8_t> bytes, const DecodeOptions& options,
-                         Image& image) {
+// Runs decode(decoder of the bytes' format).
+template <typename Decode>
+absl::Status WithDecoder(std::span<const uint8_t> bytes, Decode decode) {
   if (bytes.empty()) return absl::InvalidArgumentError("the file is empty");
-  const Decoder decode = FindDecoder(bytes);
-  if (decode == nullptr) {
+  const Decoder decoder = FindDecoder(bytes);
+  if (decoder == nullptr) {
     return absl::InvalidArgumentError(
         fmt::format("not a JPEG, PNG, WebP, BMP or GIF picture: it begins with {:02x}",
                     fmt::join(bytes.first(std::min<size_t>(bytes.size(), 8)), " ")));
   }
   try {
-    return decode(bytes, options, image);
+    return decode(decoder);
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("no memory to decode the picture");
   }
+}
+
+}  // namespace
+
+absl::Status DecodeImage(std::span<const uint8_t> bytes, const DecodeOptions& options,
+                         Image& image) {
+  return WithDecoder(bytes, [&](Decoder decoder) { return decoder(bytes, options, image); });
+}
+
+absl::Status DecodeImagePart(std::span<const uint8_t> bytes, const DecodeOptions& options,
+                             ChooseBox choose, Image& image, Box& part) {
+  return WithDecoder(bytes, [&](Decoder decoder) -> absl::Status {
+    if (decoder == image_codecs::DecodeJpeg) {
+      return image_codecs::DecodeJpegPart(bytes, options, choose, image, part);
+    }
+    RETURN_IF_ERROR(decoder(bytes, options, image));
+    part = choose(image.height, image.width);
+    return absl::OkStatus();
+  });
 }
 
 }  // namespace albef

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <span>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "dataloader/image.h"
 
@@ -35,6 +36,17 @@ struct DecodeOptions {
 // RESOURCE_EXHAUSTED: no memory. The message is the reason; the caller knows the path.
 absl::Status DecodeImage(std::span<const uint8_t> bytes, const DecodeOptions& options,
                          Image& image);
+
+// Called once with height and width; the box must lie within the picture.
+using ChooseBox = absl::FunctionRef<Box(int height, int width)>;
+
+// As DecodeImage, but only the pixels of the box that `choose` returns are wanted: `image` becomes
+// the picture or a part of it, and `part` says where in it the box is. The pixels of the box and
+// the status are those of DecodeImage. A JPEG in one scan is decoded where the box is (and what is
+// above it only as far as its bits must be read); tests/dataloader/image_part_test.cc and the fuzz
+// target prove that equal for the subsamplings for which it is done. Others are decoded whole.
+absl::Status DecodeImagePart(std::span<const uint8_t> bytes, const DecodeOptions& options,
+                             ChooseBox choose, Image& image, Box& part);
 
 }  // namespace albef
 

@@ -41,15 +41,17 @@ std::span<const uint8_t> AsBytes(std::string_view content) {
   return {reinterpret_cast<const uint8_t*>(content.data()), content.size()};
 }
 
-// Decodes and hands the picture to transform(picture, output).
+// Decodes what choose(height, width) wants of the picture and hands it to transform(picture, the
+// box in it, output).
 template <typename Transform>
 absl::Status LoadSquare(std::string_view bytes, ImageCompat compat, int image_res,
-                        std::span<uint8_t> image_HWC, Transform transform) {
+                        std::span<uint8_t> image_HWC, ChooseBox choose, Transform transform) {
   thread_local Image image;
   ASSIGN_OR_RETURN(const MutableImageView output, SquareView(image_res, image_HWC));
   try {
-    RETURN_IF_ERROR(DecodeImage(AsBytes(bytes), {.compat = compat}, image));
-    transform(image.view(), output);
+    Box part;
+    RETURN_IF_ERROR(DecodeImagePart(AsBytes(bytes), {.compat = compat}, choose, image, part));
+    transform(image.view(), part, output);
     // One giant must not occupy the memory of every thread for the rest of the run.
     if (image.rgb_HWC.capacity() > kMaxKeptBytes) image = Image();
   } catch (const std::bad_alloc&) {
@@ -106,8 +108,7 @@ TrainingTransform TrainingImageLoader::Sample(int height, int width, RandomStrea
 void TrainingImageLoader::Apply(const TrainingTransform& transform, ImageView source,
                                 MutableImageView output) const {
   thread_local std::vector<uint8_t> scratch;
-  CropAndResize(source, transform.crop, output);
-  if (transform.flip) FlipHorizontally(output);
+  CropAndResize(source, transform.crop, output, {.mirror = transform.flip});
   for (const AugmentStep& step : transform.augment) {
     ApplyAugment(step, options_.compat, output, scratch);
   }
@@ -115,10 +116,17 @@ void TrainingImageLoader::Apply(const TrainingTransform& transform, ImageView so
 
 absl::Status TrainingImageLoader::Load(std::string_view bytes, RandomStream random,
                                        std::span<uint8_t> image_HWC) const {
-  return LoadSquare(bytes, options_.compat, options_.image_res, image_HWC,
-                    [&](ImageView source, MutableImageView output) {
-                      Apply(Sample(source.height, source.width, random), source, output);
-                    });
+  TrainingTransform drawn;
+  return LoadSquare(
+      bytes, options_.compat, options_.image_res, image_HWC,
+      [&](int height, int width) {
+        drawn = Sample(height, width, random);
+        return drawn.crop;
+      },
+      [&](ImageView source, const Box& part, MutableImageView output) {
+        drawn.crop = part;
+        Apply(drawn, source, output);
+      });
 }
 
 absl::StatusOr<EvaluationImageLoader> EvaluationImageLoader::Create(const Options& options) {
@@ -128,11 +136,12 @@ absl::StatusOr<EvaluationImageLoader> EvaluationImageLoader::Create(const Option
 
 absl::Status EvaluationImageLoader::Load(std::string_view bytes, RandomStream /*random*/,
                                          std::span<uint8_t> image_HWC) const {
-  return LoadSquare(bytes, options_.compat, options_.image_res, image_HWC,
-                    [](ImageView source, MutableImageView output) {
-                      CropAndResize(source, {.height = source.height, .width = source.width},
-                                    output);
-                    });
+  return LoadSquare(
+      bytes, options_.compat, options_.image_res, image_HWC,
+      [](int height, int width) { return Box{.height = height, .width = width}; },
+      [](ImageView source, const Box& part, MutableImageView output) {
+        CropAndResize(source, part, output);
+      });
 }
 
 }  // namespace albef

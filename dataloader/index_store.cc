@@ -18,11 +18,14 @@
 #include "common/file.h"
 #include "common/status_macros.h"
 #include "dataloader/annotations.h"
+#include "dataloader/shard.h"
 
 namespace albef {
 namespace {
 
 namespace fs = std::filesystem;
+
+using Notify = std::function<void(std::string_view)>;
 
 constexpr std::string_view kSuffix = ".albef-index";
 
@@ -100,14 +103,33 @@ void RemoveLeftovers(const fs::path& index) {
   for (const fs::path& leftover : leftovers) fs::remove(leftover, ignored);
 }
 
-absl::Status Build(const fs::path& file, const fs::path& index) {
+absl::Status AddSamples(const FileDescriptor& descriptor, const fs::path& file, uint64_t size,
+                        const Notify& notify, SampleIndexWriter& writer) {
+  if (!IsShard(file)) {
+    return ReadAnnotations(descriptor, file,
+                           [&](const std::string& image, std::span<const std::string> captions) {
+                             return writer.Add(image, std::nullopt, captions);
+                           });
+  }
+  ASSIGN_OR_RETURN(
+      const ShardSummary summary,
+      ReadShard(descriptor, file, size,
+                [&](const ArchiveMember& image, std::span<const std::string> captions) {
+                  return writer.Add(image.name, {{.offset = image.offset, .size = image.size}},
+                                    captions);
+                }));
+  if (summary.is_cut_short) {
+    notify(fmt::format("{}: the shard is cut short; the {} samples before are used", file.string(),
+                       summary.num_samples));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Build(const fs::path& file, const fs::path& index, const Notify& notify) {
   ASSIGN_OR_RETURN(const FileDescriptor descriptor, OpenRegularFile(file));
   ASSIGN_OR_RETURN(const FileIdentity before, IdentifyFile(descriptor, file));
   ASSIGN_OR_RETURN(SampleIndexWriter writer, SampleIndexWriter::Create(index));
-  RETURN_IF_ERROR(ReadAnnotations(
-      descriptor, file, [&](const std::string& image, std::span<const std::string> captions) {
-        return writer.Add(image, std::nullopt, captions);
-      }));
+  RETURN_IF_ERROR(AddSamples(descriptor, file, before.size, notify, writer));
   ASSIGN_OR_RETURN(const FileIdentity after, IdentifyFile(descriptor, file));
   if (!(before == after)) {
     return absl::UnavailableError(fmt::format(
@@ -136,7 +158,10 @@ std::vector<fs::path> Places(const fs::path& file, const IndexOptions& options) 
 
 class Opener {
  public:
-  Opener(const fs::path& file, const IndexOptions& options) : file_(file), options_(options) {}
+  Opener(const fs::path& file, const IndexOptions& options)
+      : file_(file),
+        options_(options),
+        notify_(options.notify ? options.notify : [](std::string_view) {}) {}
 
   absl::StatusOr<OpenedIndex> Open() {
     ASSIGN_OR_RETURN(const FileDescriptor descriptor, OpenRegularFile(file_));
@@ -155,8 +180,8 @@ class Opener {
                             fmt::format("{}; data.index_dir names a folder for the index of {}",
                                         std::string(opened.status().message()), file_.string()));
       }
-      Notify(fmt::format("{}; the index goes to {}", std::string(opened.status().message()),
-                         places[i + 1].parent_path().string()));
+      notify_(fmt::format("{}; the index goes to {}", std::string(opened.status().message()),
+                          places[i + 1].parent_path().string()));
     }
   }
 
@@ -167,12 +192,12 @@ class Opener {
     absl::StatusOr<SampleIndex> index = SampleIndex::Open(place);
     if (absl::IsNotFound(index.status())) return std::nullopt;
     if (!index.ok()) {
-      Notify(fmt::format("{}; it is made anew", std::string(index.status().message())));
+      notify_(fmt::format("{}; it is made anew", std::string(index.status().message())));
       return std::nullopt;
     }
     if (!(index->indexed() == identity_)) {
-      Notify(fmt::format("{}: made from another version of {}; it is made anew", place.string(),
-                         file_.string()));
+      notify_(fmt::format("{}: made from another version of {}; it is made anew", place.string(),
+                          file_.string()));
       return std::nullopt;
     }
     return *std::move(index);
@@ -183,26 +208,23 @@ class Opener {
     ASSIGN_OR_RETURN(
         const IndexLock lock,
         IndexLock::Acquire(place.string() + ".lock", options_.lock_limit, [&] {
-          Notify(fmt::format("{}: waiting for another process that makes it", place.string()));
+          notify_(fmt::format("{}: waiting for another process that makes it", place.string()));
         }));
     // While this process waited, or after it looked.
     if (auto index = Use(place)) return OpenedIndex{*std::move(index), place, false};
     if (lock.exclusive()) RemoveLeftovers(place);
-    Notify(fmt::format("{}: being made from {} ({} bytes)", place.string(), file_.string(),
-                       identity_.size));
-    RETURN_IF_ERROR(Build(file_, place));
+    notify_(fmt::format("{}: being made from {} ({} bytes)", place.string(), file_.string(),
+                        identity_.size));
+    RETURN_IF_ERROR(Build(file_, place, notify_));
     ASSIGN_OR_RETURN(SampleIndex index, SampleIndex::Open(place));
-    Notify(fmt::format("{}: made, {} samples in {} bytes", place.string(), index.size(),
-                       index.num_bytes()));
+    notify_(fmt::format("{}: made, {} samples in {} bytes", place.string(), index.size(),
+                        index.num_bytes()));
     return OpenedIndex{std::move(index), place, true};
-  }
-
-  void Notify(const std::string& event) const {
-    if (options_.notify) options_.notify(event);
   }
 
   const fs::path& file_;
   const IndexOptions& options_;
+  const Notify notify_;
   FileIdentity identity_;
 };
 

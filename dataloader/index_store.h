@@ -42,9 +42,9 @@ struct OpenedIndex {
   bool built = false;  // just now, by this call
 };
 
-// Opens the index of an annotation file, and makes it first where there is none to use. Errors of
-// FILE's content are those of ReadAnnotations; PERMISSION_DENIED where no index may be written.
-// Safe to call from any thread.
+// Opens the index of an annotation file or shard, and makes it first where there is none to use.
+// Errors of FILE's content are those of ReadAnnotations and ReadShard; PERMISSION_DENIED where no
+// index may be written. Safe to call from any thread.
 absl::StatusOr<OpenedIndex> OpenIndex(const std::filesystem::path& file,
                                       const IndexOptions& options);
 

@@ -9,10 +9,15 @@
 
 namespace albef {
 
+struct ResizeOptions {
+  bool mirror = false;  // left and right are exchanged
+};
+
 // Cuts `box` out of `source` and resizes it to the size of `output`; no pixel outside the box is
 // read. The box must lie inside `source`, all sizes must be positive, and the two pictures must not
 // overlap in memory.
-void CropAndResize(ImageView source, const Box& box, MutableImageView output);
+void CropAndResize(ImageView source, const Box& box, MutableImageView output,
+                   const ResizeOptions& options = {});
 
 }  // namespace albef
 

@@ -47,12 +47,12 @@ struct SampleReader::Fault {
   bool any() const { return !reason.empty(); }
 };
 
-absl::StatusOr<SampleReader::Result> SampleReader::Read(
-    const EpochPlan::Place& place, std::span<uint8_t> image_HWC,
-    absl::FunctionRef<bool(std::chrono::milliseconds)> pause) const {
+absl::Status SampleReader::Read(const EpochPlan::Place& place, std::span<uint8_t> image_HWC,
+                                absl::FunctionRef<bool(std::chrono::milliseconds)> pause,
+                                Result& result) const {
   const auto position = static_cast<uint64_t>(place.sample_position);
   thread_local Sample sample;
-  Result result;
+  result.bad_samples.clear();
   for (uint32_t attempt = 0; attempt < kMaxAttempts; ++attempt) {
     result.sample_index = SampleIndex(place, attempt);
     options_.source->Fetch(result.sample_index, sample);
@@ -66,7 +66,7 @@ absl::StatusOr<SampleReader::Result> SampleReader::Read(
                                 attempt);
       ASSIGN_OR_RETURN(fault, LoadImage(sample, random, image_HWC, pause));
     }
-    if (!fault.any()) return result;
+    if (!fault.any()) return absl::OkStatus();
     result.bad_samples.push_back({.position = place.sample_position,
                                   .sample_index = result.sample_index,
                                   .image = sample.ImageName(),
@@ -101,8 +101,9 @@ SampleReader::Fault SampleReader::ReadCaption(const Sample& sample, const EpochP
   if (!IsValidUtf8(caption)) {
     return {"invalid_utf8", fmt::format("caption {} is not UTF-8", choice)};
   }
-  input_ids = options_.tokenizer->Tokenize(CleanCaption(caption, options_.max_words),
-                                           {.max_length = options_.max_text_length});
+  thread_local std::string cleaned;
+  CleanCaption(caption, options_.max_words, cleaned);
+  options_.tokenizer->Tokenize(cleaned, {.max_length = options_.max_text_length}, input_ids);
   if (input_ids.size() < 2) {
     return {"empty_caption", fmt::format("caption {} has no token after cleaning", choice)};
   }

@@ -50,9 +50,10 @@ class SampleReader {
     std::vector<int64_t> input_ids;      // not padded
     std::vector<BadSample> bad_samples;  // what was tried before it
   };
-  // `pause` waits for a delay; false means give up (CANCELLED).
-  absl::StatusOr<Result> Read(const EpochPlan::Place& place, std::span<uint8_t> image_HWC,
-                              absl::FunctionRef<bool(std::chrono::milliseconds)> pause) const;
+  // What `result` held is replaced; its memory is reused. `pause` waits for a delay; false means
+  // give up (CANCELLED).
+  absl::Status Read(const EpochPlan::Place& place, std::span<uint8_t> image_HWC,
+                    absl::FunctionRef<bool(std::chrono::milliseconds)> pause, Result& result) const;
 
  private:
   struct Fault;

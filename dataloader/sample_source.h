@@ -11,7 +11,8 @@
 
 namespace albef {
 
-// A file inside an archive: the bytes [offset, offset + size) of it.
+// A file inside an archive: the bytes [offset, offset + size) of it. Offset 0, where no member's
+// bytes can be: the sample lacks its image.
 struct ArchiveMember {
   std::string name = {};
   uint64_t offset = 0;

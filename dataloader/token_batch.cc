@@ -4,7 +4,8 @@
 
 namespace albef {
 
-TokenBatch PadTokens(std::span<const std::vector<int64_t>> rows, int64_t pad_id, int text_length) {
+TokenBatch PadTokens(std::span<const std::span<const int64_t>> rows, int64_t pad_id,
+                     int text_length) {
   const size_t width = static_cast<size_t>(text_length);
   TokenBatch batch{.text_length = text_length,
                    .input_ids_BT = std::vector<int64_t>(rows.size() * width, pad_id),
@@ -17,7 +18,7 @@ TokenBatch PadTokens(std::span<const std::vector<int64_t>> rows, int64_t pad_id,
   return batch;
 }
 
-TokenBatch PadTokens(std::span<const std::vector<int64_t>> rows, int64_t pad_id) {
+TokenBatch PadTokens(std::span<const std::span<const int64_t>> rows, int64_t pad_id) {
   size_t longest = 0;
   for (const auto& row : rows) longest = std::max(longest, row.size());
   return PadTokens(rows, pad_id, static_cast<int>(longest));

@@ -17,10 +17,11 @@ struct TokenBatch {
 };
 
 // Pads rows on the right to `text_length`, which must not be below the longest row.
-TokenBatch PadTokens(std::span<const std::vector<int64_t>> rows, int64_t pad_id, int text_length);
+TokenBatch PadTokens(std::span<const std::span<const int64_t>> rows, int64_t pad_id,
+                     int text_length);
 
 // Pads to the longest row.
-TokenBatch PadTokens(std::span<const std::vector<int64_t>> rows, int64_t pad_id);
+TokenBatch PadTokens(std::span<const std::span<const int64_t>> rows, int64_t pad_id);
 
 }  // namespace albef
 

@@ -2,6 +2,8 @@
 
 #include <utf8proc.h>
 
+#include <cstdint>
+
 namespace albef {
 namespace {
 
@@ -17,7 +19,14 @@ utf8proc_int32_t TakeCodePoint(std::string_view& text) {
 
 }  // namespace
 
+bool IsAscii(std::string_view text) {
+  uint8_t seen = 0;
+  for (const char c : text) seen |= static_cast<uint8_t>(c);
+  return seen < 0x80;
+}
+
 bool IsValidUtf8(std::string_view text) {
+  if (IsAscii(text)) return true;
   while (!text.empty()) {
     if (TakeCodePoint(text) < 0) return false;
   }

@@ -7,6 +7,9 @@
 
 namespace albef {
 
+// True when all bytes are below 0x80.
+bool IsAscii(std::string_view text);
+
 // True when `text` holds only shortest-form encodings of code points that are no surrogates.
 bool IsValidUtf8(std::string_view text);
 

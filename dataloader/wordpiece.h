@@ -17,10 +17,11 @@ namespace albef {
 // into words (ForEachWord), and each word into the longest pieces the vocabulary has, from left to
 // right. A word that cannot be covered, or of more than 100 code points, is one [UNK].
 //
-// Immutable; safe to call from any thread.
+// Immutable; safe to call from any thread. Each thread remembers the pieces of words that it has
+// seen, some ten thousand at most.
 class WordPieceTokenizer {
  public:
-  explicit WordPieceTokenizer(Vocabulary vocabulary) : vocabulary_(std::move(vocabulary)) {}
+  explicit WordPieceTokenizer(Vocabulary vocabulary);
 
   struct Options {
     // Of the ids with [CLS], at least 1; pieces on the right are dropped. Absent: no limit.
@@ -28,14 +29,20 @@ class WordPieceTokenizer {
   };
   // [CLS] and the pieces. There is no trailing [SEP].
   std::vector<int64_t> Tokenize(std::string_view text, const Options& options) const;
+  // The same into a vector whose memory is reused.
+  void Tokenize(std::string_view text, const Options& options, std::vector<int64_t>& ids) const;
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
 
  private:
-  // `bytes` is scratch space.
-  void AppendPieces(std::u32string_view word, std::string& bytes, std::vector<int64_t>& ids) const;
+  void AppendWords(std::string_view text, std::vector<int64_t>& ids) const;
+  // `word` in UTF-8.
+  void AppendPieces(std::string_view word, size_t num_code_points, std::vector<int64_t>& ids) const;
+  void AppendCachedPieces(std::string_view word, size_t num_code_points,
+                          std::vector<int64_t>& ids) const;
 
   Vocabulary vocabulary_;
+  uint64_t vocabulary_number_;  // for the threads' memories: equal only for equal vocabularies
 };
 
 }  // namespace albef

@@ -162,8 +162,7 @@ absl::StatusOr<ExitCode> Run(const Arguments& arguments) {
   ASSIGN_OR_RETURN(const RunConfig config, LoadRunConfig(arguments.config, config_options));
   ASSIGN_OR_RETURN(const std::shared_ptr<const WordPieceTokenizer> tokenizer,
                    LoadTokenizer(config));
-  std::vector<fs::path> train_files;
-  for (const std::string& file : config.train_file) train_files.push_back(DataPath(config, file));
+  ASSIGN_OR_RETURN(std::vector<fs::path> train_files, TrainFiles(config));
   // A check writes nothing where it may not: then the indices are gone with it.
   const TemporaryDirectory indices;
   IndexOptions indexing = IndexingOf(config);

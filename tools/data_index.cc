@@ -37,8 +37,7 @@ absl::Status Run(const Arguments& arguments) {
   IndexOptions options = IndexingOf(config);
   options.rebuild = arguments.rebuild;
   options.notify = [](std::string_view event) { fmt::print(stderr, "{}\n", event); };
-  std::vector<fs::path> files;
-  for (const std::string& file : config.train_file) files.push_back(DataPath(config, file));
+  ASSIGN_OR_RETURN(std::vector<fs::path> files, TrainFiles(config));
   if (config.eval.file) files.push_back(DataPath(config, *config.eval.file));
 
   const Clock::time_point start = Clock::now();

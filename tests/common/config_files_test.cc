@@ -107,6 +107,38 @@ TEST(LoadRunConfig, NamesMissingFilesWithTheirLine) {
   EXPECT_TRUE(LoadRunConfig(path, {.overrides = {"init.visual_encoder=random"}}).ok());
 }
 
+TEST(LoadRunConfig, ExpandsThePatternsOfTrainFile) {
+  TemporaryDirectory directory;
+  const fs::path path = directory.path() / "run.yaml";
+  const std::string yaml = fmt::format(
+      "train_file: [\"{{a,b}}.json\", 'shards/*.tar']\nbert_config: {{}}\ndata: {{root: {}}}\n",
+      directory.path().string());
+  ASSERT_TRUE(WriteFileAtomic(path, yaml).ok());
+  ASSERT_TRUE(CreateDirectories(directory.path() / "shards").ok());
+  const auto expect = [&](std::string_view error, std::vector<std::string> overrides = {}) {
+    const absl::Status status = LoadRunConfig(path, {.overrides = std::move(overrides)}).status();
+    EXPECT_THAT(std::string(status.message()), HasSubstr(error));
+  };
+  ASSERT_TRUE(WriteFileAtomic(directory.path() / "a.json", "[]").ok());
+  expect("run.yaml:1: train_file[0]: " + (directory.path() / "b.json").string() +
+         ": no such file; relative paths start at");
+  ASSERT_TRUE(WriteFileAtomic(directory.path() / "b.json", "[]").ok());
+  expect("run.yaml:1: train_file[1]: " + (directory.path() / "shards/*.tar").string() +
+         ": matches no file; relative paths start at");
+  for (const char* name : {"shards/1.tar", "shards/0.tar"}) {
+    ASSERT_TRUE(WriteFileAtomic(directory.path() / name, "").ok());
+  }
+  const auto config = LoadRunConfig(path);
+  ASSERT_TRUE(config.ok()) << config.status();
+  const auto files = TrainFiles(*config);
+  ASSERT_TRUE(files.ok()) << files.status();
+  std::vector<std::string> names;
+  for (const fs::path& file : *files) names.push_back(file.filename());
+  EXPECT_THAT(names, ::testing::ElementsAre("a.json", "b.json", "0.tar", "1.tar"));
+  expect("train_file[0]: '{' without its '}'", {"train_file='{a'"});
+  expect("eval.file: an evaluation reads a JSON file", {"eval.file=shards/0.tar"});
+}
+
 TEST(CheckNewRun, AsksForWeightsAndVocabularyWithTheAuthorsFiles) {
   EXPECT_THAT(std::string(CheckNewRun(MustParse(kAuthors)).message()),
               AllOf(HasSubstr("deit_base_patch16_224"), HasSubstr("bert-base-uncased")));

@@ -9,9 +9,11 @@
 #include <algorithm>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/file.h"
+#include "tests/dataloader/tar_builder.h"
 
 namespace albef {
 namespace {
@@ -47,37 +49,50 @@ class BatchDigest {
   XXH3_state_t* state_;
 };
 
+struct Pair {
+  std::string image;          // a fixture, or a file that does not exist
+  std::string captions_json;  // a text or a list of them
+};
+
 // Every encoded fixture, each with captions of several kinds, and some that are bad.
-std::string FixtureAnnotations() {
+std::vector<Pair> FixturePairs() {
   std::vector<std::string> names;
   for (const auto& entry : fs::directory_iterator("tests/golden/image-own/encoded")) {
     names.push_back(entry.path().filename());
   }
   std::ranges::sort(names);
-  std::string json = "[";
+  std::vector<Pair> pairs;
   for (size_t i = 0; i < names.size(); ++i) {
-    json += fmt::format(
-        R"x({}{{"image": "{}", "caption": ["The {} dogs, running near a tree-house!", )x"
-        R"x("Caf\u00e9 cats / birds (two)", "a small child and the bird over house {}"]}})x",
-        i == 0 ? "" : ",\n", names[i], names[i], i);
+    pairs.push_back(
+        {names[i],
+         fmt::format(R"x(["The {} dogs, running near a tree-house!", "Caf\u00e9 cats / birds )x"
+                     R"x((two)", "a small child and the bird over house {}"])x",
+                     names[i], i)});
   }
-  return json + R"(, {"image": "missing.jpg", "caption": "a cat"},)"
-                R"( {"image": "420.jpg", "caption": " . "}])";
+  pairs.push_back({"missing.jpg", "\"a cat\""});
+  pairs.push_back({"420.jpg", "\" . \""});
+  return pairs;
 }
 
-// The digests were computed when annotations were still read into memory: neither the index nor
-// any later change of speed may move them.
-TEST(Dataset, BatchesOfAFixedDatasetKeepTheirBits) {
-  TemporaryDirectory directory;
-  ASSERT_TRUE(WriteFileAtomic(directory.path() / "train.json", FixtureAnnotations()).ok());
-  for (const auto& entry : fs::directory_iterator("tests/golden/image-own/encoded")) {
-    fs::copy_file(entry.path(), directory.path() / entry.path().filename());
+std::string ReadFixture(const std::string& name) {
+  return *ReadFile(fs::path("tests/golden/image-own/encoded") / name);
+}
+
+class DatasetBits : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    fs::copy_file("tests/golden/text-own/vocab.txt", directory_.path() / "vocab.txt");
   }
-  fs::copy_file("tests/golden/text-own/vocab.txt", directory.path() / "vocab.txt");
-  const auto digest = [&](RunConfig::AugmentCompat compat) {
+
+  void Write(const std::string& name, std::string_view content) {
+    ASSERT_TRUE(WriteFileAtomic(directory_.path() / name, content).ok());
+  }
+
+  // Of 40 steps over `train_file` in the folder.
+  std::string Digest(const std::string& train_file, RunConfig::AugmentCompat compat) {
     RunConfig config;
-    config.train_file = {"train.json"};
-    config.data.root = directory.path();
+    config.train_file = {train_file};
+    config.data.root = directory_.path();
     config.data.augment_compat = compat;
     config.data.max_bad_fraction = 1;
     config.data.num_threads = 3;
@@ -87,6 +102,7 @@ TEST(Dataset, BatchesOfAFixedDatasetKeepTheirBits) {
     config.virtual_ranks = 2;
     const auto dataset = Dataset::Load(config);
     EXPECT_TRUE(dataset.ok()) << dataset.status();
+    if (!dataset.ok()) return "";
     const auto plan = PlanEpochs(config, dataset->train->size());
     EXPECT_TRUE(plan.ok()) << plan.status();
     const auto stream = OpenBatches(config, {.source = dataset->train,
@@ -102,9 +118,46 @@ TEST(Dataset, BatchesOfAFixedDatasetKeepTheirBits) {
       all.Add(**batch);
     }
     return all.Hex();
-  };
-  EXPECT_EQ(digest(RunConfig::AugmentCompat::kCorrected), "31577b122efe2af6a38b4b36f5975aff");
-  EXPECT_EQ(digest(RunConfig::AugmentCompat::kOfficial), "bcc4e134c317304860db298ef0ae6cd2");
+  }
+
+  // These were computed when annotations were still read into memory: neither an index nor another
+  // storage nor any later change of speed may move them.
+  void ExpectTheBits(const std::string& train_file) {
+    EXPECT_EQ(Digest(train_file, RunConfig::AugmentCompat::kCorrected),
+              "31577b122efe2af6a38b4b36f5975aff");
+    EXPECT_EQ(Digest(train_file, RunConfig::AugmentCompat::kOfficial),
+              "bcc4e134c317304860db298ef0ae6cd2");
+  }
+
+  TemporaryDirectory directory_;
+};
+
+TEST_F(DatasetBits, OfFilesStayAsTheyAre) {
+  std::string json;
+  for (const Pair& pair : FixturePairs()) {
+    json += fmt::format(R"({}{{"image": "{}", "caption": {}}})", json.empty() ? "[" : ",\n",
+                        pair.image, pair.captions_json);
+    if (pair.image != "missing.jpg") Write(pair.image, ReadFixture(pair.image));
+  }
+  Write("train.json", json + "]");
+  ExpectTheBits("train.json");
+}
+
+TEST_F(DatasetBits, OfShardsAreThoseOfTheSameSamplesAsFiles) {
+  const std::vector<Pair> pairs = FixturePairs();
+  std::vector<TarBuilder> shards(3);
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    TarBuilder& shard = shards[i * shards.size() / pairs.size()];
+    const fs::path image = pairs[i].image;
+    if (image != "missing.jpg") {
+      shard.Add(fmt::format("{:09}{}", i, image.extension().string()), ReadFixture(image));
+    }
+    shard.Add(fmt::format("{:09}.json", i),
+              fmt::format(R"({{"key": "{}", "caption": {}}})", i, pairs[i].captions_json));
+  }
+  for (size_t i = 0; i < shards.size(); ++i) Write(fmt::format("{:05}.tar", i), shards[i].End());
+  ExpectTheBits("{00000..00002}.tar");
+  ExpectTheBits("*.tar");
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -138,8 +139,9 @@ TEST_F(TextGolden, TokenizesTheTextsOfEveryTask) {
         ASSERT_EQ(kind, "retrieval_train_batch");
       }
     }
-    std::vector<Ids> rows;
-    for (const std::string& text : texts) rows.push_back(Tokens(text, max_length));
+    std::vector<Ids> ids_of_texts;
+    for (const std::string& text : texts) ids_of_texts.push_back(Tokens(text, max_length));
+    const std::vector<std::span<const int64_t>> rows(ids_of_texts.begin(), ids_of_texts.end());
     const int64_t pad_id = tokenizer_->vocabulary().pad_id();
     const TokenBatch batch =
         kind == "retrieval_eval" ? PadTokens(rows, pad_id, 30) : PadTokens(rows, pad_id);

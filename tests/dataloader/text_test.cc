@@ -1,12 +1,17 @@
 // Cleaning and tokens on the project's own fixtures, and what no fixture can hold.
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
+#include "common/file.h"
+#include "common/random.h"
+#include "dataloader/basic_tokenizer.h"
 #include "dataloader/caption.h"
 #include "dataloader/utf8.h"
 #include "dataloader/wordpiece.h"
@@ -14,6 +19,7 @@
 namespace albef {
 namespace {
 
+namespace fs = std::filesystem;
 using Json = nlohmann::json;
 using Ids = std::vector<int64_t>;
 
@@ -96,6 +102,61 @@ TEST(Utf8, KeepsEveryCodePoint) {
     AppendUtf8(c, text);
     EXPECT_TRUE(IsValidUtf8(text));
     EXPECT_EQ(DecodeUtf8(text), std::u32string(1, c));
+  }
+}
+
+// Texts of every ASCII character, beside each other and at random.
+std::vector<std::string> AsciiTexts() {
+  std::vector<std::string> texts;
+  for (int a = 0; a < 128; ++a) {
+    for (int b = 0; b < 128; ++b) {
+      texts.push_back({'x', static_cast<char>(a), static_cast<char>(b), 'Y', static_cast<char>(b)});
+    }
+  }
+  for (uint64_t i = 0; i < 2000; ++i) {
+    RandomStream random(3, RandomPurpose::kSynthetic, i);
+    std::string text = "x";
+    for (uint64_t n = random.Below(60); n > 0; --n) {
+      static constexpr std::string_view kOften = "aB  ,.'-/<person>\n\t ~7";
+      text.push_back(random.Bernoulli(0.8) ? kOften[random.Below(kOften.size())]
+                                           : static_cast<char>(random.Below(128)));
+    }
+    texts.push_back(text);
+  }
+  return texts;
+}
+
+TEST(Captions, OfAsciiAreCleanedAsAllOthers) {
+  // The letter in front is cleaned by code points.
+  for (const std::string& text : AsciiTexts()) {
+    for (const int max_words : {1, 3, 30}) {
+      EXPECT_EQ(CleanCaption("é" + text, max_words), "é" + CleanCaption(text, max_words)) << text;
+      EXPECT_EQ(CleanQuestion("é" + text, max_words), "é" + CleanQuestion(text, max_words)) << text;
+    }
+  }
+}
+
+TEST(Words, OfAsciiAreThoseOfAllTexts) {
+  for (const std::string& text : AsciiTexts()) {
+    std::vector<std::string> expected, words;
+    ForEachWord(text,
+                [&](std::u32string_view word) { expected.emplace_back(word.begin(), word.end()); });
+    ForEachAsciiWord(text, [&](std::string_view word) { words.emplace_back(word); });
+    EXPECT_EQ(words, expected) << text;
+  }
+}
+
+TEST(WordPiece, RemembersNoPiecesOfAnotherVocabulary) {
+  TemporaryDirectory directory;
+  const auto tokenizer = [&](const std::string& tokens) {
+    const fs::path path = directory.path() / "vocab.txt";
+    EXPECT_TRUE(WriteFileAtomic(path, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n" + tokens).ok());
+    return WordPieceTokenizer(*Vocabulary::Load(path));
+  };
+  const WordPieceTokenizer whole = tokenizer("treehouse\n"), parts = tokenizer("tree\n##house\n");
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(whole.Tokenize("treehouse", {}), (Ids{2, 5}));
+    EXPECT_EQ(parts.Tokenize("treehouse", {}), (Ids{2, 5, 6}));
   }
 }
 
