@@ -23,6 +23,5 @@ pkg_check_modules(webp REQUIRED IMPORTED_TARGET libwebp libwebpdemux)
 find_package(Protobuf MODULE REQUIRED)
 find_package(gRPC CONFIG REQUIRED)
 find_package(MPI REQUIRED COMPONENTS C)
-# re2, which gRPC brings, asks for -pthread at compile time; here that only defines a macro, with which a
-# precompiled header would have to be built too.
-set_target_properties(re2::re2 PROPERTIES INTERFACE_COMPILE_OPTIONS "")
+# They ask for macros that hold anyway, with which a precompiled header would have to be built once more.
+set_target_properties(re2::re2 GTest::gtest PROPERTIES INTERFACE_COMPILE_OPTIONS "")

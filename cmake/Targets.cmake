@@ -9,6 +9,10 @@ function(_albef_setup target torch deps)
   target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR})
   target_compile_options(${target} PRIVATE ${ALBEF_WARNINGS})
   target_link_libraries(${target} PUBLIC ${deps})
+  if(ALBEF_SANITIZE)
+    # Only what tests need; the compiler's own checks are done in the other builds.
+    set_target_properties(${target} PROPERTIES EXCLUDE_FROM_ALL ON)
+  endif()
   if(torch)
     target_link_libraries(${target} PUBLIC torch::torch)
     target_precompile_headers(${target} REUSE_FROM albef_torch_pch)
@@ -46,11 +50,15 @@ function(albef_program name)
   _albef_setup(${name} ${ARG_TORCH} "${ARG_DEPS}")
 endfunction()
 
-# albef_test(NAME [TORCH] [WHOLE] SOURCES … [DEPS …] [LABELS …] [TIMEOUT seconds]): a GoogleTest program.
-# Each TEST becomes a ctest case; with WHOLE (or TORCH, where starting costs more than a test) the program is one.
-# Tests run with the source root as working directory.
+# albef_test(NAME [TORCH] [WHOLE] [THREADS] SOURCES … [DEPS …] [LABELS …] [TIMEOUT seconds]): a GoogleTest
+# program. Each TEST becomes a ctest case; with WHOLE (or TORCH, where starting costs more than a test) the
+# program is one. Tests run with the source root as working directory. THREADS: what it tests has several
+# threads; ThreadSanitizer's build has no others.
 function(albef_test name)
-  cmake_parse_arguments(ARG "TORCH;WHOLE" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH;WHOLE;THREADS" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
+  if(ALBEF_SANITIZE MATCHES thread AND NOT ARG_THREADS)
+    return()
+  endif()
   if(NOT ARG_LABELS)
     set(ARG_LABELS unit)
   endif()
@@ -59,6 +67,7 @@ function(albef_test name)
   endif()
   add_executable(${name} ${ARG_SOURCES})
   _albef_setup(${name} ${ARG_TORCH} "${ARG_DEPS};GTest::gmock;GTest::gtest_main")
+  set_target_properties(${name} PROPERTIES EXCLUDE_FROM_ALL OFF)
   if(ARG_TORCH OR ARG_WHOLE)
     add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
     set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
