@@ -118,7 +118,7 @@ def run(system, options, folder, kills):
             begin = time.monotonic()
             send(signal.SIGKILL, random.choice(victims))
             wait_until(lambda: max(disturbed.steps()) > best + 1 or not disturbed.is_running(),
-                       "new step", limit_s=120, log=disturbed.stderr)
+                       "new step", limit_s=300, log=disturbed.stderr)
             recoveries.append(time.monotonic() - begin)
         wait_until(lambda: not disturbed.is_running(), "end", limit_s=600, log=disturbed.stderr)
         steps = disturbed.steps()

@@ -1,5 +1,6 @@
 #include "comm/communicator.h"
 
+#include <torch/utils.h>
 #include <cstring>
 #include <utility>
 

@@ -15,7 +15,7 @@
 #ifndef ALBEF_COMM_COMMUNICATOR_H_
 #define ALBEF_COMM_COMMUNICATOR_H_
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <string>
 #include <string_view>

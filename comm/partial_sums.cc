@@ -1,5 +1,6 @@
 #include "comm/partial_sums.h"
 
+#include <torch/utils.h>
 #include <bit>
 #include <utility>
 

@@ -10,7 +10,7 @@
 #ifndef ALBEF_COMM_PARTIAL_SUMS_H_
 #define ALBEF_COMM_PARTIAL_SUMS_H_
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <vector>
 

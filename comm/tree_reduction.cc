@@ -1,6 +1,7 @@
 #include "comm/tree_reduction.h"
 
 #include <ATen/Parallel.h>
+#include <torch/utils.h>
 
 #include <algorithm>
 #include <optional>

@@ -25,7 +25,7 @@
 #ifndef ALBEF_COMM_TREE_REDUCTION_H_
 #define ALBEF_COMM_TREE_REDUCTION_H_
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <condition_variable>
 #include <mutex>

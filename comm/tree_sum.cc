@@ -1,5 +1,7 @@
 #include "comm/tree_sum.h"
 
+#include <torch/utils.h>
+
 #include "comm/tree.h"
 
 namespace albef {

@@ -8,7 +8,7 @@
 #ifndef ALBEF_COMM_TREE_SUM_H_
 #define ALBEF_COMM_TREE_SUM_H_
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <vector>
 

@@ -1,5 +1,8 @@
 #include "model/albef.h"
 
+#include <torch/nn/functional/normalization.h>
+#include <torch/utils.h>
+
 #include "model/losses.h"
 
 namespace albef {

@@ -13,7 +13,8 @@
 #ifndef ALBEF_MODEL_ALBEF_H_
 #define ALBEF_MODEL_ALBEF_H_
 
-#include <torch/torch.h>
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
 
 #include <optional>
 #include <span>

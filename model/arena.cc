@@ -1,5 +1,7 @@
 #include "model/arena.h"
 
+#include <torch/nn/module.h>
+#include <torch/utils.h>
 #include <set>
 #include <utility>
 

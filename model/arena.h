@@ -13,7 +13,7 @@
 #ifndef ALBEF_MODEL_ARENA_H_
 #define ALBEF_MODEL_ARENA_H_
 
-#include <torch/torch.h>
+#include <torch/nn/module.h>
 
 #include <string>
 #include <vector>

@@ -2,7 +2,7 @@
 #ifndef ALBEF_MODEL_ATTENTION_H_
 #define ALBEF_MODEL_ATTENTION_H_
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <optional>

@@ -1,5 +1,6 @@
 #include "model/bert.h"
 
+#include <torch/nn/module.h>
 #include <string>
 
 #include "model/attention.h"

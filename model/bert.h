@@ -10,7 +10,8 @@
 #ifndef ALBEF_MODEL_BERT_H_
 #define ALBEF_MODEL_BERT_H_
 
-#include <torch/torch.h>
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
 
 #include <cstdint>
 #include <span>

@@ -1,5 +1,6 @@
 #include "model/feature_queue.h"
 
+#include <torch/utils.h>
 #include <algorithm>
 
 namespace albef {

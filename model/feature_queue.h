@@ -6,7 +6,7 @@
 #ifndef ALBEF_MODEL_FEATURE_QUEUE_H_
 #define ALBEF_MODEL_FEATURE_QUEUE_H_
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 

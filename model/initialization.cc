@@ -1,6 +1,7 @@
 #include "model/initialization.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <torch/utils.h>
 
 #include <cmath>
 #include <string_view>

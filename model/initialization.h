@@ -3,7 +3,7 @@
 #ifndef ALBEF_MODEL_INITIALIZATION_H_
 #define ALBEF_MODEL_INITIALIZATION_H_
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 

@@ -6,7 +6,8 @@
 #ifndef ALBEF_MODEL_LAYERS_H_
 #define ALBEF_MODEL_LAYERS_H_
 
-#include <torch/torch.h>
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
 
 #include <cstdint>
 

@@ -1,5 +1,6 @@
 #include "model/losses.h"
 
+#include <torch/autograd.h>
 #include <algorithm>
 #include <limits>
 #include <vector>

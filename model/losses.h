@@ -5,7 +5,7 @@
 #ifndef ALBEF_MODEL_LOSSES_H_
 #define ALBEF_MODEL_LOSSES_H_
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 namespace albef {
 

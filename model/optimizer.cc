@@ -1,6 +1,7 @@
 #include "model/optimizer.h"
 
 #include <ATen/ops/_fused_adamw.h>
+#include <torch/utils.h>
 
 namespace albef {
 

@@ -2,7 +2,7 @@
 #ifndef ALBEF_MODEL_OPTIMIZER_H_
 #define ALBEF_MODEL_OPTIMIZER_H_
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "model/arena.h"
 

@@ -5,7 +5,7 @@
 #ifndef ALBEF_MODEL_STATE_DICT_H_
 #define ALBEF_MODEL_STATE_DICT_H_
 
-#include <torch/torch.h>
+#include <torch/nn/module.h>
 
 #include <map>
 #include <span>

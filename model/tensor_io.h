@@ -2,7 +2,7 @@
 #ifndef ALBEF_MODEL_TENSOR_IO_H_
 #define ALBEF_MODEL_TENSOR_IO_H_
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "formats/tensor.h"
 

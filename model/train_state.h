@@ -9,7 +9,7 @@
 #ifndef ALBEF_MODEL_TRAIN_STATE_H_
 #define ALBEF_MODEL_TRAIN_STATE_H_
 
-#include <torch/torch.h>
+#include <torch/nn/module.h>
 
 #include <cstdint>
 #include <span>

@@ -2,7 +2,9 @@
 #ifndef ALBEF_MODEL_VISION_TRANSFORMER_H_
 #define ALBEF_MODEL_VISION_TRANSFORMER_H_
 
-#include <torch/torch.h>
+#include <torch/nn/module.h>
+#include <torch/nn/modules/container/modulelist.h>
+#include <torch/nn/pimpl.h>
 
 #include "model/layers.h"
 #include "model/options.h"

@@ -3,7 +3,7 @@
 #ifndef ALBEF_WORKER_COMPUTE_H_
 #define ALBEF_WORKER_COMPUTE_H_
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <map>
 #include <string>

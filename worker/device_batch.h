@@ -2,7 +2,7 @@
 #ifndef ALBEF_WORKER_DEVICE_BATCH_H_
 #define ALBEF_WORKER_DEVICE_BATCH_H_
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <span>

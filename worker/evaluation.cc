@@ -1,5 +1,6 @@
 #include "worker/evaluation.h"
 
+#include <torch/utils.h>
 #include <algorithm>
 #include <atomic>
 #include <mutex>

@@ -3,7 +3,7 @@
 #ifndef ALBEF_WORKER_EVALUATION_H_
 #define ALBEF_WORKER_EVALUATION_H_
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <functional>

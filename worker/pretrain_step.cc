@@ -1,5 +1,6 @@
 #include "worker/pretrain_step.h"
 
+#include <torch/utils.h>
 #include <chrono>
 #include <limits>
 #include <utility>

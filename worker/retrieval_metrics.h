@@ -4,7 +4,7 @@
 #ifndef ALBEF_WORKER_RETRIEVAL_METRICS_H_
 #define ALBEF_WORKER_RETRIEVAL_METRICS_H_
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <span>

@@ -11,7 +11,7 @@
 #ifndef ALBEF_WORKER_TRAINING_LOOP_H_
 #define ALBEF_WORKER_TRAINING_LOOP_H_
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <chrono>
 #include <cstdint>

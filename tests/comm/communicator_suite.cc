@@ -1,5 +1,6 @@
 #include "tests/comm/communicator_suite.h"
 
+#include <torch/utils.h>
 #include <cstring>
 #include <string>
 #include <utility>

@@ -1,6 +1,7 @@
 #include "comm/tree_reduction.h"
 
 #include <gtest/gtest.h>
+#include <torch/utils.h>
 
 #include <cstring>
 #include <memory>

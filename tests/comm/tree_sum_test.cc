@@ -1,6 +1,7 @@
 #include "comm/tree_sum.h"
 
 #include <gtest/gtest.h>
+#include <torch/utils.h>
 
 #include "comm/tree.h"
 

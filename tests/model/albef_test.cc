@@ -1,6 +1,10 @@
 #include "model/albef.h"
 
 #include <gmock/gmock.h>
+#include <torch/autograd.h>
+#include <torch/nn/functional/embedding.h>
+#include <torch/nn/functional/normalization.h>
+#include <torch/utils.h>
 
 #include <cmath>
 #include <fstream>

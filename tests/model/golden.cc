@@ -1,6 +1,7 @@
 #include "tests/model/golden.h"
 
 #include <fmt/format.h>
+#include <torch/utils.h>
 
 #include <cstdlib>
 #include <fstream>

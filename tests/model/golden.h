@@ -5,7 +5,7 @@
 #define ALBEF_TESTS_MODEL_GOLDEN_H_
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <filesystem>
 #include <map>

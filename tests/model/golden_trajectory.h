@@ -2,7 +2,7 @@
 #ifndef ALBEF_TESTS_MODEL_GOLDEN_TRAJECTORY_H_
 #define ALBEF_TESTS_MODEL_GOLDEN_TRAJECTORY_H_
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <memory>
 #include <nlohmann/json.hpp>

@@ -1,6 +1,8 @@
 // One pretraining step against the numbers of the authors' code: every intermediate, every
 // gradient, and the edge variants, in fp64 and fp32, with the tolerances of the fixtures' README.
 #include <gtest/gtest.h>
+#include <torch/cuda.h>
+#include <torch/utils.h>
 
 #include <set>
 #include <string>

@@ -1,5 +1,6 @@
 // Several members of a generation, as threads, against a lone worker: the same bits.
 #include <gtest/gtest.h>
+#include <torch/utils.h>
 
 #include <functional>
 #include <memory>

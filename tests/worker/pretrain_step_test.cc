@@ -1,6 +1,7 @@
 #include "worker/pretrain_step.h"
 
 #include <gtest/gtest.h>
+#include <torch/utils.h>
 
 #include <limits>
 #include <memory>

@@ -1,6 +1,7 @@
 #include "worker/retrieval_metrics.h"
 
 #include <gtest/gtest.h>
+#include <torch/utils.h>
 
 #include <cmath>
 #include <numeric>
