@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times whole pretraining steps of the peer at full size: forward, backward, AdamW.
 
-    PYTHONPATH=<folder with torch> benchmarks/peer/step.py --batch 2 --steps 5 --threads 2
+    PYTHONPATH=<folder with torch> benchmarks/peer/step.py --batch 2 --steps 5 --threads 2 [--device cuda]
 """
 import argparse
 import resource
@@ -28,10 +28,16 @@ def main():
     parser.add_argument("--text-length", type=int, default=25)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--tf32", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    torch.backends.cuda.matmul.allow_tf32 = arguments.tf32
+    torch.backends.cudnn.allow_tf32 = arguments.tf32
     torch.manual_seed(1)
-    model = Albef(FULL).train()
+    device = torch.device(arguments.device)
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    model = Albef(FULL).to(device).train()
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         [{"params": [p for p in trainable if p.dim() == 1], "weight_decay": 0.0},
@@ -46,19 +52,23 @@ def main():
         masked[:, 0] = False
         masked[0, 1] = True
         labels = torch.where(masked, ids, torch.full_like(ids, -100))
-        attention = torch.ones_like(ids)
+        inputs = (image, ids, torch.ones_like(ids), torch.where(masked, torch.full_like(ids, 103), ids),
+                  labels)
+        inputs = [tensor.to(device) for tensor in inputs]
+        wait()
         start = time.perf_counter()
-        losses = model(image, ids, attention, torch.where(masked, torch.full_like(ids, 103), ids), labels,
-                       0.4)
+        losses = model(*inputs, 0.4)
         optimizer.zero_grad()
         sum(losses).backward()
         optimizer.step()
+        wait()
         seconds.append(time.perf_counter() - start)
     seconds = seconds[1:]
     median = statistics.median(seconds)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20
-    print(f"peer: batch {batch}, {arguments.threads} threads: {median:.2f} s per step (median; "
-          f"{min(seconds):.2f} to {max(seconds):.2f} over {len(seconds)}), {batch / median:.3f} pairs/s, "
+    peak = (torch.cuda.max_memory_allocated() / 2 ** 30 if device.type == "cuda" else
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20)
+    print(f"peer: {device}, batch {batch}, {arguments.threads} threads: {median:.3f} s per step (median; "
+          f"{min(seconds):.3f} to {max(seconds):.3f} over {len(seconds)}), {batch / median:.3f} pairs/s, "
           f"peak {peak:.1f} GiB")
 
 
