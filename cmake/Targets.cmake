@@ -14,7 +14,8 @@ function(_albef_setup target torch deps)
     set_target_properties(${target} PROPERTIES EXCLUDE_FROM_ALL ON)
   endif()
   if(torch)
-    target_link_libraries(${target} PUBLIC torch::torch)
+    # What the header was compiled with, else it does not fit.
+    target_link_libraries(${target} PUBLIC torch::torch fmt::fmt spdlog::spdlog)
     target_precompile_headers(${target} REUSE_FROM albef_torch_pch)
   endif()
   # The first path component below the source root is the layer.
