@@ -42,6 +42,7 @@ struct SimulatedFleet::Trainer {
   bool has_state = false;
   int64_t iteration = 0;
   uint32_t flags = 0;
+  int64_t checkpoint_step = -1;  // newest taken in the prepared generation
   v1::Parked parked;
   v1::Synced synced;
   v1::Held held;
@@ -391,13 +392,18 @@ void SimulatedFleet::ReceiveControl(Worker& worker, const v1::ControlMessage& me
     case v1::ControlMessage::kResume:
       if (trainer.phase == v1::TRAINER_PHASE_HELD) trainer.phase = v1::TRAINER_PHASE_RUNNING;
       return;
-    case v1::ControlMessage::kRaiseFlags:
+    case v1::ControlMessage::kRaiseFlags: {
+      const v1::RaiseFlags& raise = message.raise_flags();
       if (trainer.phase == v1::TRAINER_PHASE_HELD) {
-        if (Has(message.raise_flags().flags(), v1::FLAG_CHECKPOINT)) WriteShard(worker);
-      } else {
-        trainer.flags |= message.raise_flags().flags();
+        if (Has(raise.flags(), v1::FLAG_CHECKPOINT)) WriteShard(worker);
+        return;
+      }
+      trainer.flags |= raise.flags();
+      if (raise.checkpoint_from() <= trainer.checkpoint_step) {
+        trainer.flags &= ~static_cast<uint32_t>(v1::FLAG_CHECKPOINT);
       }
       return;
+    }
     case v1::ControlMessage::kEnd:
     case v1::ControlMessage::KIND_NOT_SET:
       return;
@@ -433,6 +439,7 @@ void SimulatedFleet::Park(Worker& worker, int64_t generation) {
   trainer.phase = v1::TRAINER_PHASE_PARKED;
   trainer.prepared = generation;
   trainer.flags = 0;
+  trainer.checkpoint_step = -1;
   trainer.parked.set_generation(generation);
   trainer.parked.set_has_state(trainer.has_state);
   trainer.parked.set_iteration(trainer.iteration);
@@ -471,6 +478,7 @@ void SimulatedFleet::Sync(Worker& worker, const v1::Assign& assign) {
 
 void SimulatedFleet::WriteShard(Worker& worker) {
   Trainer& trainer = *worker.trainer;
+  trainer.checkpoint_step = trainer.iteration;
   const v1::Assign& assign = trainer.assign;
   const std::vector<float> values(kStateElements, static_cast<float>(trainer.iteration));
   const NamedTensor tensor{.name = "state",

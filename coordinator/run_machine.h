@@ -395,6 +395,7 @@ class RunMachine {
   int64_t num_recoveries_ = 0;
 
   int64_t checkpoint_wanted_from_ = 0;  // a checkpoint of this step or a later one serves
+  int64_t checkpoint_raised_from_ = 0;  // as RaiseFlags.checkpoint_from
   int64_t resize_generation_ = 0;       // newest in which FLAG_RESIZE was raised
   uint32_t pending_flags_ = 0;          // to be raised in every generation until they are served
   bool is_pause_wanted_ = false;

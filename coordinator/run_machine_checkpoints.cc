@@ -108,6 +108,8 @@ void RunMachine::DropCheckpointsOf(const RunWorker& worker) {
 }
 
 void RunMachine::Discard(const PartialId& id) {
+  // Who has taken this one must take another.
+  checkpoint_raised_from_ = std::max(checkpoint_raised_from_, id.step + 1);
   pending_checkpoints_.erase(id);
   actions_.push_back(run_action::DiscardCheckpoint{id});
 }

@@ -48,6 +48,7 @@ absl::Status RunMachine::Apply(RunCommand command, const std::string& argument) 
             "checkpoint when it is paused at a boundary, or resume it first");
       }
       checkpoint_wanted_from_ = step_;
+      checkpoint_raised_from_ = std::max(checkpoint_raised_from_, step_);
       if (!last_checkpoint_.has_value() || last_checkpoint_->step() < step_) WantCheckpoint();
       return absl::OkStatus();
     case RunCommand::kPause:
@@ -128,6 +129,7 @@ void RunMachine::RaiseFlags(uint32_t flags) {
   ForEachMember([&](RunWorker& worker) {
     v1::ControlMessage message;
     message.mutable_raise_flags()->set_flags(flags);
+    message.mutable_raise_flags()->set_checkpoint_from(checkpoint_raised_from_);
     SendControl(worker, std::move(message));
   });
 }

@@ -256,6 +256,7 @@ void RunMachine::Run() {
     last_checkpoint_->set_path(
         fmt::format("{}/checkpoints/{}", options_.run_dir, StepName(generation_base_)));
   }
+  checkpoint_raised_from_ = step_;
   assign_not_before_ = {};
   PersistGeneration(forming_reason_, /*is_running=*/true);
   if (recovering_since_.has_value()) {

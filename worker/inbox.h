@@ -22,6 +22,7 @@ struct Orders {
   bool is_run = false;                    // the assigned generation shall run
   bool is_resumed = false;                // a held one shall go on
   uint32_t flags = 0;                     // to raise at the gate
+  int64_t checkpoint_from = 0;            // a checkpoint of this step or later serves its flag
   bool is_ended = false;                  // the run is over, or the supervisor gone
 };
 
@@ -40,13 +41,18 @@ class Inbox {
 
   // `flags` were served.
   void Lower(uint32_t flags);
+  // A checkpoint after `step` iterations was taken: who asks later for one that it serves is late.
+  void CheckpointTaken(int64_t step);
   // A hold begins: an earlier resume is spent.
   void BeginHold();
 
  private:
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;
-  Orders orders_;  // guarded by mutex_
+  // Guarded by mutex_.
+  Orders orders_;
+  int64_t checkpoint_step_ = -1;  // of the newest checkpoint taken in the prepared generation
+  bool is_held_ = false;
 };
 
 }  // namespace albef

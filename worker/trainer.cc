@@ -231,6 +231,8 @@ class Trainer {
                                     inbox().Lower(decision.flags);
                                     activity_->EndIteration(iteration());
                                   },
+                              .checkpoint_taken =
+                                  [this](int64_t step) { inbox().CheckpointTaken(step); },
                               .should_leave = [this] { return IsOver(); },
                               .shard_written =
                                   [this](const v1::ShardWritten& written) {

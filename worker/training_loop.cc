@@ -159,6 +159,7 @@ void TrainingLoop::TakeCheckpoint(const std::string& reason) {
   options_.enter(Section::kSnapshot);
   shard_writer_.Take(*state_, std::move(info), shard_place_, reason);
   last_taken_ = iteration();
+  options_.checkpoint_taken(iteration());
 }
 
 void TrainingLoop::CheckpointHeld() {

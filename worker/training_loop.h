@@ -41,6 +41,8 @@ class TrainingLoop {
     std::function<void(Section)> enter = [](Section) {};
     // Told every decision, once it has been acted on.
     std::function<void(const GateDecision&)> decided = [](const GateDecision&) {};
+    // Told the step of each checkpoint whose shard was taken.
+    std::function<void(int64_t)> checkpoint_taken = [](int64_t) {};
     // True once the generation is to be left: asked between iterations and during evaluations.
     std::function<bool()> should_leave = [] { return false; };
     // Told, on another thread, what became of each shard of a checkpoint.

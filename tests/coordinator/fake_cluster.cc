@@ -353,6 +353,7 @@ void FakeCluster::ReceiveControl(Worker& worker, const v1::ControlMessage& messa
     trainer.busy_until = now_ + Delay();
     trainer.parked.reset();
     trainer.flags = 0;
+    trainer.checkpoint_step = -1;
   } else if (message.has_assign() && message.assign().generation() == trainer.prepared) {
     trainer.assign = message.assign();
     trainer.generation = trainer.assign.generation();
@@ -369,9 +370,12 @@ void FakeCluster::ReceiveControl(Worker& worker, const v1::ControlMessage& messa
   } else if (message.has_raise_flags()) {
     trainer.flags |= message.raise_flags().flags();
     const auto checkpoint = static_cast<uint32_t>(v1::FLAG_CHECKPOINT);
-    if (trainer.phase == v1::TRAINER_PHASE_HELD && (trainer.flags & checkpoint) != 0) {
+    if ((trainer.flags & checkpoint) == 0) return;
+    if (trainer.phase == v1::TRAINER_PHASE_HELD) {
       trainer.flags &= ~checkpoint;
       WriteShard(worker);
+    } else if (message.raise_flags().checkpoint_from() <= trainer.checkpoint_step) {
+      trainer.flags &= ~checkpoint;
     }
   } else if (message.has_resume() && message.resume().generation() == trainer.prepared &&
              trainer.phase == v1::TRAINER_PHASE_HELD) {
@@ -553,7 +557,8 @@ void FakeCluster::Hold(Worker& worker, uint32_t flags) {
 }
 
 void FakeCluster::WriteShard(Worker& worker) {
-  const Trainer& trainer = *worker.trainer;
+  Trainer& trainer = *worker.trainer;
+  trainer.checkpoint_step = trainer.iteration;
   v1::ShardWritten written;
   written.set_step(trainer.iteration);
   written.set_term(trainer.assign.term());

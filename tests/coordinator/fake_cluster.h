@@ -53,6 +53,7 @@ class FakeCluster {
     bool holds = false;  // contributed to the gate of `iteration`
     std::optional<int64_t> last_decision = {};
     uint32_t flags = 0;
+    int64_t checkpoint_step = -1;  // newest taken in the prepared generation
     std::optional<v1::Parked> parked = {};
     std::optional<v1::Synced> synced = {};
     std::optional<v1::Held> held = {};

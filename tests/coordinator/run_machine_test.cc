@@ -350,6 +350,37 @@ TEST(RunMachine, ACheckpointIsTakenOnCommand) {
   EXPECT_THAT(cluster->machine().Status().last_checkpoint().step(), 4);
 }
 
+TEST(RunMachine, AMemberThatHearsLateOfACheckpointThatAllHaveTakenAsksForNoOther) {
+  FakeCluster::Options options = TwoWorkers();
+  options.checkpoint_every = 1000;
+  auto cluster = Running(options);
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().Status().step() == 3; }));
+  ASSERT_TRUE(cluster->Command(RunCommand::kCheckpoint).ok());
+  auto& [at, message] = cluster->worker("b").to_worker.back();
+  ASSERT_TRUE(message.to_trainer().message().has_raise_flags());
+  at += milliseconds(250);  // two gates later
+  cluster->Advance(milliseconds(550));
+  EXPECT_EQ(cluster->machine().num_checkpoints(), 1);
+  // What is asked for after that is another one.
+  ASSERT_TRUE(cluster->Command(RunCommand::kCheckpoint).ok());
+  EXPECT_TRUE(
+      cluster->AdvanceUntil([&] { return cluster->machine().num_checkpoints() == 2; }, seconds(1)));
+}
+
+TEST(RunMachine, ACheckpointThatFailedIsNoAnswerToTheNextRequest) {
+  auto cluster = Running();
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().Status().step() == 3; }));
+  cluster->SetStorage(/*can_write=*/true, /*can_commit=*/false);
+  ASSERT_TRUE(cluster->Command(RunCommand::kCheckpoint).ok());
+  ASSERT_TRUE(
+      cluster->AdvanceUntil([&] { return cluster->machine().num_failed_checkpoints() == 1; }));
+  cluster->SetStorage(true, true);
+  ASSERT_TRUE(cluster->Command(RunCommand::kCheckpoint).ok());
+  EXPECT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().num_checkpoints() == 1; },
+                                    milliseconds(400)));
+  EXPECT_EQ(cluster->machine().generation(), 1);
+}
+
 TEST(RunMachine, DrainEndsTheRunWithItsStateCommitted) {
   auto cluster = Running();
   cluster->Advance(seconds(1));
