@@ -43,6 +43,7 @@
 
 #include "absl/status/status.h"
 #include "checkpoint/catalogue.h"
+#include "comm/slices.h"
 #include "coordinator/hang_detector.h"
 #include "coordinator/membership.h"
 #include "coordinator/recorder.h"
@@ -340,6 +341,7 @@ class RunMachine {
   RunWorker* FindSession(uint64_t session);
   RunWorker* MemberAt(size_t rank);
   std::optional<int> RankOf(const RunWorker& worker) const;
+  const std::vector<Slice>& Slices() const;
   bool IsGenerationAlive() const;  // members are assigned in generation_
   bool HasMemberThatLeaves() const;
   std::string StateOf(const RunWorker& worker) const;
@@ -375,6 +377,7 @@ class RunMachine {
   // Of the newest generation that was assigned, by rank.
   std::vector<GenerationMember> members_;
   std::unordered_map<std::string, int> rank_of_;  // by worker
+  mutable std::vector<Slice> slices_;  // of members_; empty: not asked for yet
   bool was_ever_assigned_ = false;
   FormingCause forming_cause_ = FormingCause::kStart;
   std::string forming_reason_;

@@ -330,6 +330,7 @@ bool RunMachine::IsGenerationAlive() const {
 
 void RunMachine::SetMembers(std::vector<GenerationMember> members) {
   members_ = std::move(members);
+  slices_.clear();
   rank_of_.clear();
   for (size_t rank = 0; rank < members_.size(); ++rank) {
     rank_of_[members_[rank].worker_id] = static_cast<int>(rank);

@@ -93,6 +93,16 @@ std::string RunMachine::StateOf(const RunWorker& worker) const {
   }
 }
 
+// Only people ask, and for thousands of workers it takes a while.
+const std::vector<Slice>& RunMachine::Slices() const {
+  if (slices_.empty() && configured_.has_value()) {
+    const auto slices =
+        DivideRanks(configured_->virtual_ranks, static_cast<int64_t>(members_.size()));
+    if (slices.ok()) slices_ = *slices;
+  }
+  return slices_;
+}
+
 v1::ListWorkersResponse RunMachine::Workers() const {
   v1::ListWorkersResponse response;
   for (const auto& [id, worker] : workers_) {
@@ -105,6 +115,11 @@ v1::ListWorkersResponse RunMachine::Workers() const {
     entry.set_state(StateOf(worker));
     const std::optional<int> rank = RankOf(worker);
     entry.set_rank(rank.value_or(-1));
+    if (rank.has_value() && static_cast<size_t>(*rank) < Slices().size()) {
+      const RankRange& hosted = Slices()[static_cast<size_t>(*rank)].ranks;
+      entry.set_virtual_rank_begin(hosted.begin);
+      entry.set_virtual_rank_end(hosted.end);
+    }
     if (worker.trainer.has_value()) {
       entry.set_trainer_pid(worker.trainer->pid);
       if (worker.trainer->activity.has_value()) {

@@ -177,6 +177,25 @@ TEST(RunMachine, ASpareTakesTheDeadMembersPlaceAtOnce) {
   ExpectSucceeds(cluster);
 }
 
+TEST(RunMachine, WorkersAreListedWithTheVirtualRanksTheyCompute) {
+  FakeCluster::Options options = TwoWorkers();
+  options.run.virtual_ranks = 5;
+  auto cluster = Running(options);
+  const auto hosted = [&] {
+    std::vector<std::pair<int64_t, int64_t>> ranges;
+    const v1::ListWorkersResponse response = cluster->machine().Workers();
+    for (const v1::Worker& worker : response.workers()) {
+      ranges.emplace_back(worker.virtual_rank_begin(), worker.virtual_rank_end());
+    }
+    return ranges;
+  };
+  using Ranges = std::vector<std::pair<int64_t, int64_t>>;
+  EXPECT_EQ(hosted(), (Ranges{{0, 2}, {2, 5}}));
+  cluster->Remove("a");
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING));
+  EXPECT_EQ(hosted(), (Ranges{{0, 5}, {0, 0}}));
+}
+
 TEST(RunMachine, ALateWorkerIsTakenInAtABoundary) {
   FakeCluster::Options options = TwoWorkers();
   options.run.virtual_ranks = 4;
