@@ -1,6 +1,7 @@
 #include "coordinator/run_machine.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <utility>
@@ -16,6 +17,17 @@ struct Overloaded : Ts... {
 };
 template <typename... Ts>
 Overloaded(Ts...) -> Overloaded<Ts...>;
+
+// Where to look first when a trainer fails by itself.
+std::string DescribeBatch(const v1::BatchBegun& batch) {
+  std::string text = fmt::format(
+      "its last batch was iteration {}, virtual rank {}, samples at positions {} to {}",
+      batch.iteration(), batch.virtual_rank(), batch.first_position(),
+      batch.first_position() + batch.num_samples() - 1);
+  if (batch.samples().empty()) return text;
+  return text + fmt::format(" ({}{})", fmt::join(batch.samples(), ", "),
+                            batch.samples_size() < batch.num_samples() ? ", …" : "");
+}
 
 bool EndsTheRun(int exit_code) {
   return exit_code == static_cast<int>(ExitCode::kUsage) ||
@@ -263,6 +275,7 @@ void RunMachine::OnTrainerMessage(RunWorker& worker, const v1::TrainerMessage& m
       trainer.failure = message.failed().message();
       return OnFailure(worker, message.failed().exit_code());
     case v1::TrainerMessage::kReport:
+    case v1::TrainerMessage::kBatchBegun:
     case v1::TrainerMessage::KIND_NOT_SET:
       return;
   }
@@ -326,6 +339,10 @@ void RunMachine::OnTrainerExited(RunWorker& worker, const v1::TrainerExited& exi
   if (trainer.incarnation != exited.incarnation()) return;
   if (trainer.killed_at.has_value()) how = "was killed: " + trainer.kill_reason;
   if (!exited.last_log_lines().empty()) last_log_lines_ = exited.last_log_lines();
+  constexpr int kKill = 9, kTerminate = 15;
+  const bool from_outside =
+      trainer.killed_at.has_value() || exited.signal() == kKill || exited.signal() == kTerminate;
+  if (!from_outside && exited.has_batch()) how += "; " + DescribeBatch(exited.batch());
   Record({.kind = "trainer_exited",
           .reason = how,
           .facts = {{"worker", worker.id},
@@ -337,9 +354,6 @@ void RunMachine::OnTrainerExited(RunWorker& worker, const v1::TrainerExited& exi
                     {"step", step_}}});
   if (exited.signal() == 0) OnFailure(worker, exited.exit_code());
   if (HasEnded()) return;
-  constexpr int kKill = 9, kTerminate = 15;
-  const bool from_outside =
-      trainer.killed_at.has_value() || exited.signal() == kKill || exited.signal() == kTerminate;
   TrainerGone(worker, from_outside ? FormingCause::kTrainerKilled : FormingCause::kTrainerCrash,
               how);
 }

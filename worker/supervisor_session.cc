@@ -236,6 +236,7 @@ void Supervisor::ReadTrainer() {
 
 void Supervisor::OnTrainerMessage(v1::TrainerMessage message) {
   view_.OnMessage(message, now_);
+  if (message.has_batch_begun()) return;  // of interest if the trainer dies of it
   if (message.has_failed()) {
     spdlog::error("the trainer fails exit_code={} reason={}", message.failed().exit_code(),
                   LogValue(message.failed().message()));
@@ -265,9 +266,10 @@ void Supervisor::ReapTrainer() {
     spdlog::warn("the trainer {} incarnation={}", Describe(*exit), incarnation);
   }
   trainer_.reset();
-  view_.OnExited();
   v1::WorkerMessage message;
   v1::TrainerExited& exited = *message.mutable_trainer_exited();
+  if (view_.batch().has_value()) *exited.mutable_batch() = *view_.batch();
+  view_.OnExited();
   exited.set_incarnation(incarnation);
   exited.set_exit_code(exit->exit_code);
   exited.set_signal(exit->signal);

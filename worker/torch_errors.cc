@@ -11,10 +11,10 @@
 namespace albef {
 namespace {
 
-absl::Status OutOfMemory(const char* what) {
+absl::Status OutOfMemory(std::string_view what) {
   return absl::AbortedError(
-      fmt::format("out of memory ({}); lower batch_size, virtual_ranks, image_res, queue_size or "
-                  "data.prefetch_batches",
+      fmt::format("out of memory ({}); lower batch_size, virtual_ranks, image_res, queue_size, "
+                  "data.prefetch_batches or data.num_threads",
                   what));
 }
 
@@ -25,6 +25,14 @@ bool IsOutOfMemory(const c10::Error& error) {
 }
 
 }  // namespace
+
+absl::Status FromLoader(const absl::Status& error) {
+  const std::string_view message(error.message().data(), error.message().size());
+  // The loader writes nothing: what it lacks is memory, never room on a disk.
+  if (absl::IsResourceExhausted(error)) return OutOfMemory(message);
+  if (absl::IsDataLoss(error)) return absl::AbortedError(error.message());
+  return error;
+}
 
 absl::Status StatusOfCurrentException() {
   try {

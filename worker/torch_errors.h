@@ -1,4 +1,4 @@
-// What LibTorch throws, as a status.
+// What LibTorch throws, and what the data loader reports, as the status that a trainer ends with.
 #ifndef ALBEF_WORKER_TORCH_ERRORS_H_
 #define ALBEF_WORKER_TORCH_ERRORS_H_
 
@@ -11,6 +11,11 @@ namespace albef {
 // Of the exception being handled: ABORTED with the keys that help where memory ran out, else
 // INTERNAL.
 absl::Status StatusOfCurrentException();
+
+// An error of the batch stream: ABORTED where neither a restart nor waiting would help, that is too
+// many bad samples, and memory that runs out, then with the keys that help. Trouble of storage stays
+// what it is.
+absl::Status FromLoader(const absl::Status& error);
 
 // `body`'s result, with exceptions as statuses.
 template <typename Body>

@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "checkpoint/digest.h"
 #include "comm/grpc_communicator.h"
 #include "comm/mesh_server.h"
@@ -16,6 +17,7 @@
 #include "common/format_absl.h"
 #include "common/status_macros.h"
 #include "coordinator/run_setup.h"
+#include "dataloader/utf8.h"
 #include "worker/activity.h"
 #include "worker/compute.h"
 #include "worker/initial_state.h"
@@ -226,6 +228,7 @@ class Trainer {
         TrainingLoop::Options{.device = device_,
                               .raised_flags = [this] { return inbox().Now().flags; },
                               .enter = [this](Section section) { activity_->Enter(section); },
+                              .batch_begun = [this](const Batch& batch) { NoteBatch(batch); },
                               .decided =
                                   [this](const GateDecision& decision) {
                                     inbox().Lower(decision.flags);
@@ -240,6 +243,25 @@ class Trainer {
                                     *message.mutable_shard_written() = written;
                                     link_->Send(message);
                                   }});
+  }
+
+  // Should this batch be the trainer's last, its supervisor can name it.
+  void NoteBatch(const Batch& batch) {
+    constexpr size_t kNamedSamples = 4;
+    v1::TrainerMessage message;
+    v1::BatchBegun& begun = *message.mutable_batch_begun();
+    begun.set_iteration(batch.iteration);
+    begun.set_virtual_rank(batch.virtual_rank);
+    begun.set_first_position(
+        setup_.plan.At(batch.iteration, batch.virtual_rank, 0).sample_position);
+    begun.set_num_samples(batch.batch_size);
+    for (const int64_t index : batch.sample_index_B) {
+      if (static_cast<size_t>(begun.samples_size()) == kNamedSamples) break;
+      setup_.dataset.train->Fetch(index, named_sample_);
+      const std::string name = named_sample_.ImageName();
+      begun.add_samples(IsValidUtf8(name) ? absl::Utf8SafeCEscape(name) : absl::CEscape(name));
+    }
+    link_->Send(message);
   }
 
   absl::Status Iterate(Place place, const v1::Assign& assign) {
@@ -303,6 +325,7 @@ class Trainer {
   std::unique_ptr<TrainingLoop> loop_;          // uses both
   bool has_state_ = false;                      // that others could take over
   int64_t generation_ = 0;                      // newest that this trainer took part in
+  Sample named_sample_;                         // its memory is reused
 };
 
 absl::Status SetUpAndRun(const TrainerOptions& options, MeshServer* mesh, ActivityTracker* activity,

@@ -50,6 +50,9 @@ void TrainerView::OnMessage(const v1::TrainerMessage& message, Time now) {
     case v1::TrainerMessage::kFailed:
       failed_ = message.failed();
       return;
+    case v1::TrainerMessage::kBatchBegun:
+      batch_ = message.batch_begun();
+      return;
     case v1::TrainerMessage::kReport:
     case v1::TrainerMessage::KIND_NOT_SET:
       return;

@@ -32,6 +32,9 @@ class TrainerView {
   void OnControl(const v1::ControlMessage& message);
 
   bool IsAlive() const { return incarnation_ != 0; }
+
+  // The last batch that it began.
+  const std::optional<v1::BatchBegun>& batch() const { return batch_; }
   int64_t incarnation() const { return incarnation_; }  // 0: no trainer is alive
   v1::TrainerPhase phase() const { return phase_; }
 
@@ -59,6 +62,7 @@ class TrainerView {
   std::optional<v1::ShardWritten> shard_written_;
   std::optional<v1::CommunicationFailed> communication_failed_;
   std::optional<v1::Failed> failed_;
+  std::optional<v1::BatchBegun> batch_;
 };
 
 }  // namespace albef

@@ -16,8 +16,10 @@
 #include "worker/device_batch.h"
 #include "worker/evaluation.h"
 #include "worker/run_options.h"
+#include "worker/torch_errors.h"
 
 namespace albef {
+
 TrainingLoop::TrainingLoop(RunSetup* setup, TrainState* state, RunLog* log, Options options)
     : setup_(setup),
       state_(state),
@@ -39,8 +41,7 @@ absl::StatusOr<TrainingLoop::Boundary> TrainingLoop::Run(Place place, int64_t la
   // Where the one who should have evaluated did not live to do it.
   EvaluateIfDue();
   if (iteration() >= setup_->target_step) return Boundary{.done = true};
-  ASSIGN_OR_RETURN(
-      const std::unique_ptr<BatchStream> batches,
+  const absl::StatusOr<std::unique_ptr<BatchStream>> batches =
       OpenBatches(config(), {.source = setup_->dataset.train,
                              .tokenizer = setup_->dataset.tokenizer,
                              .plan = plan(),
@@ -50,10 +51,13 @@ absl::StatusOr<TrainingLoop::Boundary> TrainingLoop::Run(Place place, int64_t la
                              .end_iteration = setup_->target_step,
                              .on_bad_sample = [this](const BadSample& sample) {
                                log_->RecordBadSample(ToJson(sample));
-                             }}));
+                             }});
+  if (!batches.ok()) return FromLoader(batches.status());
   const PretrainStep::InputSource inputs = [&](int64_t) -> absl::StatusOr<PretrainInputs> {
-    ASSIGN_OR_RETURN(const BatchStream::Handle batch, batches->Next());
-    return ToDevice(*batch, options_.device);
+    const absl::StatusOr<BatchStream::Handle> batch = (*batches)->Next();
+    if (!batch.ok()) return FromLoader(batch.status());
+    options_.batch_begun(**batch);
+    return ToDevice(**batch, options_.device);
   };
   step_ = std::make_unique<PretrainStep>(
       state_,
@@ -68,7 +72,6 @@ absl::StatusOr<TrainingLoop::Boundary> TrainingLoop::Run(Place place, int64_t la
       std::move(place));
   while (true) {
     const absl::StatusOr<PretrainStep::Report> step = step_->Run(inputs);
-    if (absl::IsDataLoss(step.status())) return absl::AbortedError(step.status().message());
     RETURN_IF_ERROR(step.status());
     last_decision_ = step->decision;
     options_.decided(step->decision);

@@ -39,6 +39,8 @@ class TrainingLoop {
     std::function<uint32_t()> raised_flags = [] { return 0U; };
     // Told what this trainer is busy with.
     std::function<void(Section)> enter = [](Section) {};
+    // Told each batch before it is computed.
+    std::function<void(const Batch&)> batch_begun = [](const Batch&) {};
     // Told every decision, once it has been acted on.
     std::function<void(const GateDecision&)> decided = [](const GateDecision&) {};
     // Told the step of each checkpoint whose shard was taken.
@@ -60,8 +62,9 @@ class TrainingLoop {
   TrainingLoop(RunSetup* setup, TrainState* state, RunLog* log, Options options);
 
   // `last_evaluation`: the newest step whose evaluation is recorded. Errors: UNAVAILABLE and
-  // RESOURCE_EXHAUSTED from storage, ABORTED where a restart would not help, and what the
-  // communicator reports; HoldsIteration() says whether Apply() may follow.
+  // RESOURCE_EXHAUSTED from storage, ABORTED where a restart would not help (memory that runs out
+  // with the keys that save some), and what the communicator reports; HoldsIteration() says whether
+  // Apply() may follow.
   absl::StatusOr<Boundary> Run(Place place, int64_t last_evaluation = 0);
 
   // The iteration whose decision this trainer missed while it holds all that applying it takes.

@@ -116,6 +116,14 @@ void FakeCluster::KillTrainer(const std::string& id, int signal, int exit_code,
   message.mutable_trainer_exited()->set_signal(signal);
   message.mutable_trainer_exited()->set_exit_code(exit_code);
   message.mutable_trainer_exited()->set_last_log_lines(log);
+  if (worker.trainer->has_state) {
+    v1::BatchBegun& batch = *message.mutable_trainer_exited()->mutable_batch();
+    batch.set_iteration(worker.trainer->iteration);
+    batch.set_virtual_rank(worker.trainer->rank);
+    batch.set_first_position(40);
+    batch.set_num_samples(4);
+    batch.add_samples("images/7.jpg");
+  }
   worker.trainer.reset();
   worker.shard_under_way.reset();
   ToMachine(worker, std::move(message));

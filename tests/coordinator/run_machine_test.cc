@@ -562,6 +562,10 @@ TEST(RunMachine, ACrashLoopEndsTheRunWithTheLastLogLines) {
   EXPECT_EQ(cluster->outcome()->exit_code, 93);
   EXPECT_THAT(cluster->outcome()->reason, HasSubstr("at iteration 1"));
   EXPECT_THAT(cluster->outcome()->reason, HasSubstr("boom in iteration 13"));
+  EXPECT_THAT(cluster->outcome()->reason,
+              HasSubstr("was killed by signal 6; its last batch was iteration 1"));
+  EXPECT_THAT(cluster->outcome()->reason,
+              HasSubstr("virtual rank 1, samples at positions 40 to 43 (images/7.jpg, …)"));
 }
 
 TEST(RunMachine, ACrashAtTheSameIterationAfterEachReloadIsALoopToo) {

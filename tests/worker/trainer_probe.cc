@@ -2,7 +2,7 @@
 // protocol, trains nothing. Prints its command line; every Run is answered by a report of a step.
 //
 // A test tells it what to do by RaiseFlags:
-//   1000 + n  print "last words" and exit with code n
+//   1000 + n  begin a batch of iteration n, print "last words" and exit with code n
 //   2000 + n  send n reports of steps
 //   3000      never react to anything again, End neither
 //   4000      report a broken communicator
@@ -62,6 +62,9 @@ class Probe {
   void Obey(uint32_t flags) {
     const uint32_t argument = flags % 1000;
     if (flags / 1000 == 1) {
+      v1::TrainerMessage message;
+      message.mutable_batch_begun()->set_iteration(argument);
+      Send(message);
       std::printf("last words\n");
       std::exit(static_cast<int>(argument));
     }

@@ -163,6 +163,20 @@ TEST(TrainerView, LastWordsAreToldAgainUntilTheTrainerIsGone) {
   EXPECT_FALSE(view.IsAlive());
 }
 
+TEST(TrainerView, TheLastBatchIsKnownUntilAnotherTrainerIsStarted) {
+  TrainerView view = Running();
+  EXPECT_FALSE(view.batch().has_value());
+  for (const int64_t iteration : {3, 4}) {
+    v1::TrainerMessage begun;
+    begun.mutable_batch_begun()->set_iteration(iteration);
+    view.OnMessage(begun, kStart);
+  }
+  EXPECT_EQ(view.batch()->iteration(), 4);
+  view.OnExited();
+  view.OnStarted(78, 4712, kStart);
+  EXPECT_FALSE(view.batch().has_value());
+}
+
 TEST(TrainerView, TheNewestShardIsInHelloUntilAnotherTrainerIsStarted) {
   TrainerView view = Running();
   v1::TrainerMessage written;

@@ -77,6 +77,7 @@ TEST_F(WorkerProcess, TellsHowATrainerEndedAndStartsAnother) {
   EXPECT_EQ(exited.exit_code(), 5);
   EXPECT_EQ(exited.signal(), 0);
   EXPECT_THAT(exited.last_log_lines(), HasSubstr("last words\n"));
+  EXPECT_EQ(exited.batch().iteration(), 5);
 
   coordinator.Start(v1::START_ACTION_CONTINUE);
   const v1::TrainerStarted second = coordinator.WaitForTrainerStarted();
