@@ -109,9 +109,10 @@ void TreeReduction::MarkReady(int64_t offset) {
               offset, " is final already");
   region_ready_[static_cast<size_t>(region)] = true;
   const auto [first, last] = plan_.BucketsOf(static_cast<size_t>(region));
-  for (size_t bucket = first; bucket <= last; ++bucket) --regions_missing_[bucket];
-  step_started_ = true;
-  changed_.notify_all();
+  // Wakes the reduction thread where it has something to do, not for every parameter.
+  bool is_news = !std::exchange(step_started_, true);
+  for (size_t bucket = first; bucket <= last; ++bucket) is_news |= --regions_missing_[bucket] == 0;
+  if (is_news) changed_.notify_all();
 }
 
 void TreeReduction::AddLeaf() {

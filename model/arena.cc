@@ -1,7 +1,10 @@
 #include "model/arena.h"
 
+#include <torch/autograd.h>
 #include <torch/nn/module.h>
 #include <torch/utils.h>
+
+#include <memory>
 #include <set>
 #include <utility>
 
@@ -20,6 +23,19 @@ std::vector<std::pair<std::string, torch::Tensor>> UniqueParameters(
   }
   return parameters;
 }
+
+class TellsOfGradient final : public torch::autograd::PostAccumulateGradHook {
+ public:
+  TellsOfGradient(std::shared_ptr<const Arena::GradientWatch::Callback> tell,
+                  const LayoutEntry* entry)
+      : tell_(std::move(tell)), entry_(entry) {}
+
+  void operator()(const torch::Tensor&) override { (*tell_)(*entry_); }
+
+ private:
+  const std::shared_ptr<const Arena::GradientWatch::Callback> tell_;
+  const LayoutEntry* const entry_;
+};
 
 size_t ElementBytes(const torch::nn::Module& module) {
   const std::vector<torch::Tensor> parameters = module.parameters();
@@ -42,6 +58,20 @@ std::string StudentKey(std::string_view teacher_key) {
   const std::string_view head = teacher_key.substr(0, dot);
   if (dot == std::string_view::npos || !head.ends_with("_m")) return {};
   return std::string(head.substr(0, head.size() - 2)).append(teacher_key.substr(dot));
+}
+
+Arena::GradientWatch::GradientWatch(const Arena& arena, Callback on_final) : arena_(arena) {
+  const auto tell = std::make_shared<const Callback>(std::move(on_final));
+  for (const Bound& student : arena_.students_) {
+    torch::autograd::impl::set_post_acc_grad_hooks(
+        student.parameter, std::make_unique<TellsOfGradient>(tell, student.entry));
+  }
+}
+
+Arena::GradientWatch::~GradientWatch() {
+  for (const Bound& student : arena_.students_) {
+    torch::autograd::impl::set_post_acc_grad_hooks(student.parameter, nullptr);
+  }
 }
 
 Arena::Arena(torch::nn::Module& module) : layout_(TrainableShapes(module), ElementBytes(module)) {

@@ -15,6 +15,7 @@
 
 #include <torch/nn/module.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,23 @@ std::string StudentKey(std::string_view teacher_key);
 
 class Arena {
  public:
+  // While it lives, tells of every parameter whose gradient a backward has added all it will to: on
+  // the thread that runs backward, once per backward and parameter, tied ones as one; not of those
+  // that the loss does not reach. The arena must outlive it, and have no other watch meanwhile.
+  class GradientWatch {
+   public:
+    using Callback = std::function<void(const LayoutEntry&)>;
+
+    GradientWatch(const Arena& arena, Callback on_final);
+    ~GradientWatch();
+
+    GradientWatch(const GradientWatch&) = delete;
+    GradientWatch& operator=(const GradientWatch&) = delete;
+
+   private:
+    const Arena& arena_;
+  };
+
   // Moves every parameter of `module`, with its value, into new flat tensors. Parameters that
   // require no gradient must be the teacher's. All of one device and dtype.
   explicit Arena(torch::nn::Module& module);

@@ -35,6 +35,15 @@ std::vector<torch::Tensor> GradientArenas(const Arena& arena, int count) {
   return arenas;
 }
 
+// What backward fills piece by piece.
+std::vector<ElementRange> Regions(const Layout& layout) {
+  std::vector<ElementRange> regions;
+  for (const LayoutEntry& entry : layout.entries()) {
+    regions.push_back({.offset = entry.offset, .numel = entry.num_values});
+  }
+  return regions;
+}
+
 // Rows of a tensor (rows_per_rank · V, …) that belong to each worker.
 std::vector<torch::Tensor> RowsByWorker(const torch::Tensor& all, const std::vector<Slice>& slices,
                                         int64_t rows_per_rank) {
@@ -66,7 +75,9 @@ PretrainStep::PretrainStep(TrainState* state, Options options, Place place)
       place_(std::move(place)),
       num_gradient_arenas_(NumGradientArenas(place_.slices[static_cast<size_t>(place_.rank)])),
       reduction_(place_.communicator, place_.slices,
-                 GradientArenas(state->arena(), num_gradient_arenas_), {}) {}
+                 GradientArenas(state->arena(), num_gradient_arenas_),
+                 {.bucket_bytes = options_.bucket_bytes,
+                  .regions = Regions(state->arena().layout())}) {}
 
 PretrainStep::Gathering PretrainStep::GatherFeatures(
     const std::vector<torch::Tensor>& image_feat_m,
@@ -143,9 +154,18 @@ absl::StatusOr<PretrainStep::Report> PretrainStep::Run(const InputSource& inputs
 
     arena.BindGradients(reduction_.Leaf());
     reduction_.Leaf().zero_();
-    (output.loss_mlm + output.loss_itc + output.loss_itm).backward();
     if (FaultPoint("gradient", iteration)) {
       reduction_.Leaf()[0] = std::numeric_limits<float>::quiet_NaN();
+    }
+    {
+      // The last virtual rank's gradients leave while backward is still at others of them.
+      std::optional<Arena::GradientWatch> watch;
+      if (place_.communicator != nullptr && v + 1 == hosted.end) {
+        watch.emplace(arena, [this](const LayoutEntry& entry) {
+          reduction_.MarkReady(entry.offset);
+        });
+      }
+      (output.loss_mlm + output.loss_itc + output.loss_itm).backward();
     }
     laps.Add(seconds.backward);
 

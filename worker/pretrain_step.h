@@ -57,6 +57,7 @@ class PretrainStep {
     int64_t steps_per_epoch = 1;
     ScheduleOptions schedule;
     DistillationOptions distillation;
+    int64_t bucket_bytes = 4 << 20;  // of gradients that leave together
     // Flags to raise, asked at the gate.
     std::function<uint32_t()> raised_flags = [] { return 0U; };
     // Told what the worker is busy with.

@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 #include <torch/utils.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
+#include <random>
 
 #include "comm/local_communicator.h"
 #include "comm/tree.h"
@@ -122,6 +124,46 @@ TEST(TreeReduction, SendsBucketsAsBackwardFillsThem) {
       ASSERT_TRUE(SameBits(*mean, expected));
     }
   });
+}
+
+TEST(TreeReduction, HasTheSameBitsWhateverIsMarkedReadyAndInWhichOrder) {
+  torch::manual_seed(16);
+  std::mt19937 random(16);
+  std::vector<ElementRange> regions;
+  for (int64_t offset = 0; offset < kElements; offset += 64) {
+    regions.push_back({offset, std::min<int64_t>(60, kElements - offset)});
+  }
+  std::vector<torch::Tensor> leaves;
+  for (int i = 0; i < 6; ++i) leaves.push_back(Leaf());
+  const torch::Tensor expected = SequentialMean(leaves);
+  for (int trial = 0; trial < 50; ++trial) {
+    const int workers = 2 + trial % 5;
+    const std::vector<Slice> slices = Divide(6, workers);
+    std::vector<std::vector<int64_t>> orders;  // by rank; some regions get no gradient
+    for (int rank = 0; rank < workers; ++rank) {
+      std::vector<int64_t>& order = orders.emplace_back();
+      for (const ElementRange& region : regions) {
+        if (random() % 8 != 0) order.push_back(region.offset);
+      }
+      std::shuffle(order.begin(), order.end(), random);
+    }
+    LocalGroup group(workers);
+    RunRanks(workers, [&](int rank) {
+      const auto reduction =
+          Reduction(&group.communicator(rank), slices, {.bucket_bytes = 1024, .regions = regions});
+      const RankRange ranks = slices[static_cast<size_t>(rank)].ranks;
+      for (int64_t v = ranks.begin; v < ranks.end; ++v) {
+        reduction->Leaf().copy_(leaves[static_cast<size_t>(v)]);
+        for (const int64_t offset : orders[static_cast<size_t>(rank)]) {
+          reduction->MarkReady(offset);
+        }
+        reduction->AddLeaf();
+      }
+      const absl::StatusOr<torch::Tensor> mean = reduction->Finish();
+      ASSERT_TRUE(mean.ok()) << mean.status();
+      ASSERT_TRUE(SameBits(*mean, expected)) << "rank " << rank << " trial " << trial;
+    });
+  }
 }
 
 TEST(TreeReduction, MovesWhatARingMovesWhereEverySliceIsOneSubtree) {

@@ -7,6 +7,8 @@
 
 #include <cmath>
 #include <limits>
+#include <map>
+#include <string>
 
 #include "model/feature_queue.h"
 #include "model/optimizer.h"
@@ -70,6 +72,37 @@ TEST(Arena, BackwardAccumulatesIntoTheBoundGradients) {
   arena.CheckAliasing();
   EXPECT_TRUE(first.equal(copy)) << "the earlier gradients were touched";
   EXPECT_TRUE(arena.gradients().equal(copy));
+}
+
+TEST(Arena, AWatchIsToldOnceOfEachGradientWhenItIsFinal) {
+  TinyModel model;
+  const Arena arena(model);
+  std::map<std::string, torch::Tensor> told;
+  const auto loss = [&] {
+    // The tied table under both its names; nothing of the head.
+    return model.encoder->table.square().sum() +
+           model.encoder->named_parameters()["decoder"].sum() * model.encoder->bias.sum();
+  };
+  {
+    const Arena::GradientWatch watch(arena, [&](const LayoutEntry& entry) {
+      EXPECT_FALSE(told.contains(entry.key)) << entry.key;
+      told[entry.key] = Arena::View(arena.gradients(), entry).clone();
+    });
+    loss().backward();
+    ASSERT_THAT(told, testing::SizeIs(2));
+    for (const auto& [key, gradient] : told) {
+      EXPECT_TRUE(
+          gradient.equal(Arena::View(arena.gradients(), *arena.layout().Find(key))))
+          << key;
+    }
+    EXPECT_TRUE(told.contains("encoder.table") && told.contains("encoder.bias"));
+    told.clear();
+    loss().backward();
+    EXPECT_THAT(told, testing::SizeIs(2));
+    told.clear();
+  }
+  loss().backward();
+  EXPECT_THAT(told, testing::IsEmpty());
 }
 
 TEST(Arena, NoticesWhatLeavesIt) {

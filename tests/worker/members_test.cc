@@ -128,6 +128,30 @@ TEST_P(Members, ReachTheStateOfALoneWorker) {
 
 INSTANTIATE_TEST_SUITE_P(UpToOnePerVirtualRank, Members, ::testing::Range(2, kVirtualRanks + 1));
 
+TEST(Members, SendBucketsWhileBackwardIsStillAtWork) {
+  const Expected expected(kIterations);
+  LocalGroup group(2);
+  RunMembers(group, 2, [&](const Place& place, Turn& turn) {
+    const auto state = NewState(3);
+    PretrainStep::Options options = StepOptions(&turn);
+    options.bucket_bytes = 4096;
+    PretrainStep step(state.get(), options, place);
+    // Images come first in forward, so that their patches are the last to get a gradient. By then
+    // the first bucket must be under way; only this rank's own backward could hold it up.
+    constexpr int64_t kFirstExchange = 2;
+    int64_t backwards = 0;
+    for (const auto& parameter : state->model()->named_parameters()) {
+      if (parameter.key() != "visual_encoder.patch_embed.proj.weight") continue;
+      parameter.value().register_hook([&](const torch::Tensor&) {
+        if (++backwards == place.hosted().size()) group.AwaitOperation(place.rank, kFirstExchange);
+      });
+    }
+    for (int i = 0; i < kIterations; ++i) ASSERT_TRUE(RunStep(step, *state).ok());
+    EXPECT_EQ(backwards, kIterations * place.hosted().size());
+    EXPECT_EQ(ToHex(Digest(*state)), ToHex(Digest(*expected.state)));
+  });
+}
+
 // One bucket holds the tiny arena: features of images and texts, the gradients' two operations,
 // then the gate.
 constexpr int64_t kGateOperation = 4;
