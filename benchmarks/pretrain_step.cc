@@ -11,9 +11,12 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <chrono>
+#include <numeric>
 #include <string>
 #include <vector>
 
+#include "common/clock.h"
 #include "common/config.h"
 #include "common/format_absl.h"
 #include "common/resources.h"
@@ -60,6 +63,20 @@ double Median(std::vector<double> values) {
   std::nth_element(values.begin(), values.begin() + static_cast<long>(values.size() / 2),
                    values.end());
   return values[values.size() / 2];
+}
+
+// What a member of several compares with the others at each gate, on top of the phases above.
+void PrintStateHash(const TrainState& state) {
+  const StateBlocks blocks(&state, {});
+  const auto seconds = [&](int64_t block) {
+    const auto start = std::chrono::steady_clock::now();
+    blocks.Hash(block).item<int64_t>();
+    return SecondsSince(start);
+  };
+  std::vector<double> each;
+  for (int64_t block = 0; block < blocks.size(); ++block) each.push_back(seconds(block));
+  fmt::print("hash of one of {} blocks of the state {:.2f} ms, of all {:.1f} ms\n", blocks.size(),
+             1e3 * Median(each), 1e3 * std::accumulate(each.begin(), each.end(), 0.0));
 }
 
 int Run(const Arguments& arguments) {
@@ -136,6 +153,7 @@ int Run(const Arguments& arguments) {
       static_cast<double>(PeakResidentBytes()) * gib, step.num_gradient_arenas(),
       static_cast<double>(state.arena().layout().size() * 4) * gib,
       static_cast<double>(2 * options.embed_dim * options.queue_size * 4) * gib);
+  PrintStateHash(state);
   const GateDecision& last = reports.back().decision;
   fmt::print("losses of the last step: mlm {:.3f} itc {:.3f} itm {:.3f}\n", last.loss_mlm,
              last.loss_itc, last.loss_itm);

@@ -20,10 +20,10 @@ Overloaded(Ts...) -> Overloaded<Ts...>;
 
 // Where to look first when a trainer fails by itself.
 std::string DescribeBatch(const v1::BatchBegun& batch) {
-  std::string text = fmt::format(
-      "its last batch was iteration {}, virtual rank {}, samples at positions {} to {}",
-      batch.iteration(), batch.virtual_rank(), batch.first_position(),
-      batch.first_position() + batch.num_samples() - 1);
+  std::string text =
+      fmt::format("its last batch was iteration {}, virtual rank {}, samples at positions {} to {}",
+                  batch.iteration(), batch.virtual_rank(), batch.first_position(),
+                  batch.first_position() + batch.num_samples() - 1);
   if (batch.samples().empty()) return text;
   return text + fmt::format(" ({}{})", fmt::join(batch.samples(), ", "),
                             batch.samples_size() < batch.num_samples() ? ", …" : "");
@@ -255,13 +255,7 @@ void RunMachine::OnTrainerMessage(RunWorker& worker, const v1::TrainerMessage& m
     case v1::TrainerMessage::kHeld:
       return OnHeld(worker, message.held());
     case v1::TrainerMessage::kCommunicationFailed:
-      if (message.communication_failed().generation() == generation_ && IsGenerationAlive() &&
-          RankOf(worker).has_value()) {
-        Form(FormingCause::kCommunication,
-             fmt::format("rank {} ({}): {}", *RankOf(worker), worker.host,
-                         message.communication_failed().message()));
-      }
-      return;
+      return OnCommunicationFailed(worker, message.communication_failed());
     case v1::TrainerMessage::kActivity:
       trainer.activity = message.activity();
       trainer.heard_at = now_;
@@ -279,6 +273,15 @@ void RunMachine::OnTrainerMessage(RunWorker& worker, const v1::TrainerMessage& m
     case v1::TrainerMessage::KIND_NOT_SET:
       return;
   }
+}
+
+void RunMachine::OnCommunicationFailed(const RunWorker& worker,
+                                       const v1::CommunicationFailed& failed) {
+  const std::optional<int> rank = RankOf(worker);
+  if (failed.generation() != generation_ || !IsGenerationAlive() || !rank.has_value()) return;
+  if (failed.has_state_difference()) return OnStateDifference(failed.state_difference());
+  Form(FormingCause::kCommunication,
+       fmt::format("rank {} ({}): {}", *rank, worker.host, failed.message()));
 }
 
 void RunMachine::OnFailure(RunWorker& worker, int exit_code) {

@@ -254,6 +254,7 @@ class RunMachine {
   void OnTrainerMessage(RunWorker& worker, const v1::TrainerMessage& message);
   void OnFailure(RunWorker& worker, int exit_code);
   void OnReport(const v1::Report& report);
+  void OnCommunicationFailed(const RunWorker& worker, const v1::CommunicationFailed& failed);
   void OnTrainerStarted(RunWorker& worker, const v1::TrainerStarted& started);
   void OnTrainerExited(RunWorker& worker, const v1::TrainerExited& exited);
   void OnLeave(RunWorker& worker, const v1::Leave& leave);
@@ -274,6 +275,9 @@ class RunMachine {
   void Assign(const MembershipDecision& decision);
   void SetMembers(std::vector<GenerationMember> members);
   void CompareSynced();
+  // The gate showed it: whoever differs from the majority receives the state anew, without one all
+  // load the newest checkpoint.
+  void OnStateDifference(const v1::StateDifference& difference);
   void Run();
   void OnAllHeld();
   void NoteProgress(int64_t iteration);
@@ -377,7 +381,7 @@ class RunMachine {
   // Of the newest generation that was assigned, by rank.
   std::vector<GenerationMember> members_;
   std::unordered_map<std::string, int> rank_of_;  // by worker
-  mutable std::vector<Slice> slices_;  // of members_; empty: not asked for yet
+  mutable std::vector<Slice> slices_;             // of members_; empty: not asked for yet
   bool was_ever_assigned_ = false;
   FormingCause forming_cause_ = FormingCause::kStart;
   std::string forming_reason_;

@@ -9,6 +9,27 @@
 #include "coordinator/run_machine.h"
 
 namespace albef {
+namespace {
+
+// Every shard stands in two workers' reports. Which of the two is wrong does not show here.
+std::optional<std::string> FindDifference(const std::map<int, v1::ShardWritten>& shards) {
+  const int num_shards = static_cast<int>(shards.size());
+  for (const auto& [index, witness] : shards) {
+    const int next = (index + 1) % num_shards;
+    const auto entry = shards.find(next);
+    const std::string& seen = witness.next_block_hashes();
+    if (seen.empty() || entry == shards.end()) continue;
+    const std::string& written = entry->second.block_hashes();
+    if (seen == written) continue;
+    constexpr size_t kHashBytes = 16;
+    const auto differs = std::mismatch(seen.begin(), seen.end(), written.begin(), written.end());
+    return fmt::format("the states of ranks {} and {} differ in block {} of shard {}", index, next,
+                       static_cast<size_t>(differs.first - seen.begin()) / kHashBytes + 1, next);
+  }
+  return std::nullopt;
+}
+
+}  // namespace
 
 void RunMachine::OnShardWritten(const v1::ShardWritten& written) {
   const int num_shards = written.num_shards(), index = written.shard_index();
@@ -29,6 +50,14 @@ void RunMachine::OnShardWritten(const v1::ShardWritten& written) {
   }
   pending.shards[index] = written;
   if (pending.shards.size() < static_cast<size_t>(num_shards)) return;
+  if (const std::optional<std::string> difference = FindDifference(pending.shards)) {
+    CheckpointFailed(id, *difference);
+    // Who of them is wrong shows when all compare the whole state, at the start of a generation.
+    if (written.generation() == generation_ && IsGenerationAlive()) {
+      Form(FormingCause::kDigest, fmt::format("{} at step {}", *difference, id.step));
+    }
+    return;
+  }
   pending.is_committing = true;
   run_action::CommitCheckpoint commit{.id = id};
   for (auto& [shard_index, shard] : pending.shards) commit.shards.push_back(shard);

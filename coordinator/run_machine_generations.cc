@@ -1,5 +1,6 @@
 // RunMachine: how generations are formed, brought to one state, and run.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <memory>
@@ -211,7 +212,6 @@ void RunMachine::Assign(const MembershipDecision& decision) {
                                                     *plan.iteration, plan.receiver_ranks.size())));
   for (size_t rank = 0; rank < members_.size(); ++rank) {
     RunWorker& worker = *MemberAt(rank);
-    worker.is_distrusted = false;
     worker.trainer->phase = v1::TRAINER_PHASE_ASSIGNED;
     actions_.push_back(run_action::SendAssign{worker.session,
                                               {.incarnation = worker.trainer->incarnation,
@@ -245,7 +245,46 @@ void RunMachine::CompareSynced() {
   Form(FormingCause::kDigest, reason);
 }
 
+void RunMachine::OnStateDifference(const v1::StateDifference& difference) {
+  const auto& minority = difference.minority_ranks();
+  const std::string place =
+      fmt::format("in {} at step {}", difference.where(), difference.iteration());
+  std::vector<std::string> named;
+  for (size_t rank = 0; rank < members_.size(); ++rank) {
+    RunWorker* worker = MemberAt(rank);
+    const bool is_named =
+        std::find(minority.begin(), minority.end(), static_cast<int>(rank)) != minority.end();
+    if (worker == nullptr || !(is_named || minority.empty())) continue;
+    worker->is_distrusted = true;
+    if (!is_named) continue;
+    named.push_back(fmt::format("rank {} ({})", rank, worker->host));
+    Record({.kind = "state_differs",
+            .reason = fmt::format("{} differs from the others {}", named.back(), place),
+            .facts = {{"rank", static_cast<int64_t>(rank)},
+                      {"worker", worker->id},
+                      {"host", worker->host},
+                      {"tensor", difference.where()},
+                      {"step", difference.iteration()},
+                      {"generation", generation_}}});
+  }
+  if (!named.empty()) {
+    return Form(FormingCause::kDigest,
+                fmt::format("the state of {} differs from the others' {}: it receives theirs",
+                            fmt::join(named, ", "), place));
+  }
+  const std::string reason = fmt::format(
+      "the members' states differ {} and no more than half agree: all load the newest checkpoint",
+      place);
+  Record({.kind = "state_differs",
+          .reason = reason,
+          .facts = {{"tensor", difference.where()},
+                    {"step", difference.iteration()},
+                    {"generation", generation_}}});
+  Form(FormingCause::kDigest, reason);
+}
+
 void RunMachine::Run() {
+  ForEachMember([](RunWorker& worker) { worker.is_distrusted = false; });
   generation_base_ = MemberAt(0)->trainer->synced.iteration();
   step_ = generation_base_;
   if (last_checkpoint_.has_value() && generation_base_ < last_checkpoint_->step()) {

@@ -1,5 +1,7 @@
 #include "worker/checkpointing.h"
 
+#include <ATen/Parallel.h>
+
 #include <chrono>
 #include <cstddef>
 #include <cstring>
@@ -94,14 +96,17 @@ void ShardWriter::Take(const TrainState& state, CheckpointInfo info, const Place
   absl::StatusOr<ShardPlan> plan = PlanShards(DescribeState(host.tensors), place.num_shards);
   TORCH_CHECK(plan.ok(), "checkpoint: ", std::string(plan.status().message()));
   job->plan = *std::move(plan);
-  const Shard& shard = job->plan.shards[static_cast<size_t>(place.shard_index)];
-  for (const ShardEntry& entry : shard.entries) {
-    torch::Tensor& tensor = host.storage[entry.tensor_index];
-    if (tensor.is_cpu()) continue;
-    tensor = tensor.cpu();
-    host.tensors[entry.tensor_index].tensor = ViewTensor(tensor);
-  }
-  job->tensors = ShardTensors(job->plan, shard, host.tensors);
+  const auto view = [&](int index) {
+    const Shard& shard = job->plan.shards[static_cast<size_t>(index)];
+    for (const ShardEntry& entry : shard.entries) {
+      torch::Tensor& tensor = host.storage[entry.tensor_index];
+      if (tensor.is_cpu()) continue;
+      tensor = tensor.cpu();
+      host.tensors[entry.tensor_index].tensor = ViewTensor(tensor);
+    }
+    return ShardTensors(job->plan, shard, host.tensors);
+  };
+  job->tensors = view(place.shard_index);
   for (NamedTensor& tensor : job->tensors) {
     const std::span<const std::byte> live = tensor.tensor.bytes;
     tensor.tensor.bytes = job->storage.emplace_back(live.begin(), live.end());
@@ -114,6 +119,15 @@ void ShardWriter::Take(const TrainState& state, CheckpointInfo info, const Place
   written.set_shard_index(place.shard_index);
   written.set_num_shards(place.num_shards);
   written.set_reason(std::move(reason));
+  if (place.num_shards > 1) {
+    std::vector<std::span<const std::byte>> pieces;
+    for (const NamedTensor& tensor : view((place.shard_index + 1) % place.num_shards)) {
+      pieces.push_back(tensor.tensor.bytes);
+    }
+    for (const Hash128& hash : HashBlocks(pieces, at::get_num_threads())) {
+      *written.mutable_next_block_hashes() += HashToBytes(hash);
+    }
+  }
   if (place.shard_index == 0) {
     SetDescription(job->plan.tensors, info, *written.mutable_description());
   }

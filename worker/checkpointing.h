@@ -44,7 +44,8 @@ class ShardWriter {
   ShardWriter& operator=(const ShardWriter&) = delete;
 
   // Copies the shard's part of the state to host memory and hands it to the thread, waiting for the
-  // one before it where that is not written yet. `info` is completed with the state's counters.
+  // one before it where that is not written yet. `info` is completed with the state's counters. The
+  // next worker's part is hashed, so that two workers vouch for every byte of a checkpoint.
   void Take(const TrainState& state, CheckpointInfo info, const Place& place, std::string reason);
 
   // Returns when nothing is being written.

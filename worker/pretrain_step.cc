@@ -3,6 +3,7 @@
 #include <torch/utils.h>
 #include <chrono>
 #include <limits>
+#include <string>
 #include <utility>
 
 #include "common/fault_point.h"
@@ -33,6 +34,13 @@ std::vector<torch::Tensor> GradientArenas(const Arena& arena, int count) {
   std::vector<torch::Tensor> arenas = {arena.gradients()};
   while (static_cast<int>(arenas.size()) < count) arenas.push_back(arena.NewFlat());
   return arenas;
+}
+
+// As failing memory would, in the lowest bit of a weight.
+void FlipBit(const Arena& arena) {
+  torch::NoGradGuard no_grad;
+  const LayoutEntry& entry = arena.layout().entries().back();
+  arena.parameters().narrow(0, entry.offset, 1).view(torch::kInt32).bitwise_xor_(1);
 }
 
 // What backward fills piece by piece.
@@ -74,10 +82,10 @@ PretrainStep::PretrainStep(TrainState* state, Options options, Place place)
       options_(std::move(options)),
       place_(std::move(place)),
       num_gradient_arenas_(NumGradientArenas(place_.slices[static_cast<size_t>(place_.rank)])),
-      reduction_(place_.communicator, place_.slices,
-                 GradientArenas(state->arena(), num_gradient_arenas_),
-                 {.bucket_bytes = options_.bucket_bytes,
-                  .regions = Regions(state->arena().layout())}) {}
+      blocks_(state, {}),
+      reduction_(
+          place_.communicator, place_.slices, GradientArenas(state->arena(), num_gradient_arenas_),
+          {.bucket_bytes = options_.bucket_bytes, .regions = Regions(state->arena().layout())}) {}
 
 PretrainStep::Gathering PretrainStep::GatherFeatures(
     const std::vector<torch::Tensor>& image_feat_m,
@@ -95,6 +103,11 @@ PretrainStep::Gathering PretrainStep::GatherFeatures(
   gathering.image_NE = gather("image features", image_feat_m);
   gathering.text_NE = gather("text features", text_feat_m);
   return gathering;
+}
+
+torch::Tensor PretrainStep::HashOfState(int64_t block) const {
+  if (place_.communicator == nullptr) return torch::zeros({}, torch::kLong);
+  return compares_all_ ? blocks_.HashAll() : blocks_.Hash(block);
 }
 
 absl::StatusOr<torch::Tensor> PretrainStep::GatherGate(const torch::Tensor& records_NW) const {
@@ -161,9 +174,8 @@ absl::StatusOr<PretrainStep::Report> PretrainStep::Run(const InputSource& inputs
       // The last virtual rank's gradients leave while backward is still at others of them.
       std::optional<Arena::GradientWatch> watch;
       if (place_.communicator != nullptr && v + 1 == hosted.end) {
-        watch.emplace(arena, [this](const LayoutEntry& entry) {
-          reduction_.MarkReady(entry.offset);
-        });
+        watch.emplace(arena,
+                      [this](const LayoutEntry& entry) { reduction_.MarkReady(entry.offset); });
       }
       (output.loss_mlm + output.loss_itc + output.loss_itm).backward();
     }
@@ -182,20 +194,30 @@ absl::StatusOr<PretrainStep::Report> PretrainStep::Run(const InputSource& inputs
   const Held held{.learning_rate = report.learning_rate,
                   .image_feat_m_NE = gathering->image_NE,
                   .text_feat_m_NE = gathering->text_NE};
-  const torch::Tensor records_NW = GateRecords(losses_N3, NonFiniteFlag(arena.gradients()),
-                                               temperature, options_.raised_flags());
+  const int64_t block = iteration % blocks_.size();
+  const torch::Tensor records_NW =
+      GateRecords(losses_N3, NonFiniteFlag(arena.gradients()), temperature, options_.raised_flags(),
+                  HashOfState(block));
   FaultPoint("gate", iteration);
   const absl::StatusOr<torch::Tensor> records_VW = GatherGate(records_NW);
   if (!records_VW.ok()) {
     held_ = held;
     return records_VW.status();
   }
-  report.decision = Decide(iteration, *records_VW);
+  report.decision = Decide(iteration, *records_VW, place_.slices);
   laps.Add(seconds.gate);
+  if (report.decision.difference.has_value()) {
+    report.decision.difference->where =
+        compares_all_ ? std::string("the whole state") : blocks_.Describe(block);
+    return report;
+  }
+  // What is not finite may come from a state that is damaged where nobody has looked yet.
+  compares_all_ = !report.decision.committed;
 
   options_.enter(Section::kCompute);
   FaultPoint("commit", iteration);
   Commit(report.decision, held);
+  if (FaultPoint("state", iteration)) FlipBit(arena);
   laps.Add(seconds.commit);
   seconds.total = laps.total();
   return report;

@@ -7,7 +7,8 @@
 //   3. Mean of all virtual ranks' gradients in tree order, beside the last backward.
 //   4. Gate: a few words per virtual rank go to all workers; one copy of them to the host is the
 //      iteration's only wait for the device.
-//   5. Commit, or skip where a loss or gradient is not finite.
+//   5. Commit, or skip where a loss or gradient is not finite. Neither where the gate shows that
+//      the workers' states differ: the iteration is done again once they are the same.
 //
 // A worker contributes to the gate only when it holds the mean gradient and all gathered features,
 // so that whoever misses the decision can still be told it and end the iteration as the others did.
@@ -31,6 +32,7 @@
 #include "model/train_state.h"
 #include "worker/gate.h"
 #include "worker/section.h"
+#include "worker/state_blocks.h"
 
 namespace albef {
 
@@ -119,14 +121,18 @@ class PretrainStep {
   struct Gathering;
   Gathering GatherFeatures(const std::vector<torch::Tensor>& image_feat_m,
                            const std::vector<torch::Tensor>& text_feat_m) const;
+  // What the gate compares; nothing for a lone worker.
+  torch::Tensor HashOfState(int64_t block) const;
   absl::StatusOr<torch::Tensor> GatherGate(const torch::Tensor& records_NW) const;
 
   TrainState* const state_;
   const Options options_;
   const Place place_;
   const int num_gradient_arenas_;
+  const StateBlocks blocks_;
   TreeReduction reduction_;
   std::optional<Held> held_;
+  bool compares_all_ = false;  // of the state, at the next gate
 };
 
 }  // namespace albef

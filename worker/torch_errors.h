@@ -13,8 +13,8 @@ namespace albef {
 absl::Status StatusOfCurrentException();
 
 // An error of the batch stream: ABORTED where neither a restart nor waiting would help, that is too
-// many bad samples, and memory that runs out, then with the keys that help. Trouble of storage stays
-// what it is.
+// many bad samples, and memory that runs out, then with the keys that help. Trouble of storage
+// stays what it is.
 absl::Status FromLoader(const absl::Status& error);
 
 // `body`'s result, with exceptions as statuses.

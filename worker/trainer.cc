@@ -1,6 +1,7 @@
 #include "worker/trainer.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -125,6 +126,23 @@ class Trainer {
     link_->Send(message);
   }
 
+  // All members see it alike, and none goes on.
+  void StatesDiffer(const StateDifference& difference) {
+    spdlog::warn("the members' states differ generation={} step={} where=\"{}\" minority=[{}]",
+                 generation_, iteration(), difference.where,
+                 fmt::join(difference.minority_ranks, ","));
+    v1::TrainerMessage message;
+    v1::CommunicationFailed& failed = *message.mutable_communication_failed();
+    failed.set_generation(generation_);
+    failed.set_peer_rank(-1);
+    failed.set_message("the members' states differ");
+    v1::StateDifference& differs = *failed.mutable_state_difference();
+    differs.set_iteration(iteration());
+    differs.set_where(difference.where);
+    for (const int rank : difference.minority_ranks) differs.add_minority_ranks(rank);
+    link_->Send(message);
+  }
+
   absl::Status TakePart(const v1::Assign& assign) {
     generation_ = assign.generation();
     ASSIGN_OR_RETURN(const Place place, MakePlace(assign));
@@ -225,24 +243,24 @@ class Trainer {
   std::unique_ptr<TrainingLoop> MakeLoop() {
     return std::make_unique<TrainingLoop>(
         &setup_, state_.get(), link_,
-        TrainingLoop::Options{.device = device_,
-                              .raised_flags = [this] { return inbox().Now().flags; },
-                              .enter = [this](Section section) { activity_->Enter(section); },
-                              .batch_begun = [this](const Batch& batch) { NoteBatch(batch); },
-                              .decided =
-                                  [this](const GateDecision& decision) {
-                                    inbox().Lower(decision.flags);
-                                    activity_->EndIteration(iteration());
-                                  },
-                              .checkpoint_taken =
-                                  [this](int64_t step) { inbox().CheckpointTaken(step); },
-                              .should_leave = [this] { return IsOver(); },
-                              .shard_written =
-                                  [this](const v1::ShardWritten& written) {
-                                    v1::TrainerMessage message;
-                                    *message.mutable_shard_written() = written;
-                                    link_->Send(message);
-                                  }});
+        TrainingLoop::Options{
+            .device = device_,
+            .raised_flags = [this] { return inbox().Now().flags; },
+            .enter = [this](Section section) { activity_->Enter(section); },
+            .batch_begun = [this](const Batch& batch) { NoteBatch(batch); },
+            .decided =
+                [this](const GateDecision& decision) {
+                  inbox().Lower(decision.flags);
+                  activity_->EndIteration(iteration());
+                },
+            .checkpoint_taken = [this](int64_t step) { inbox().CheckpointTaken(step); },
+            .should_leave = [this] { return IsOver(); },
+            .shard_written =
+                [this](const v1::ShardWritten& written) {
+                  v1::TrainerMessage message;
+                  *message.mutable_shard_written() = written;
+                  link_->Send(message);
+                }});
   }
 
   // Should this batch be the trainer's last, its supervisor can name it.
@@ -282,6 +300,10 @@ class Trainer {
       if (!boundary.ok()) {
         if (communicator_ == nullptr || communicator_->status().ok()) return boundary.status();
         CommunicationFailed(boundary.status());
+        return absl::OkStatus();
+      }
+      if (boundary->difference.has_value()) {
+        StatesDiffer(*boundary->difference);
         return absl::OkStatus();
       }
       if (boundary->left || IsOver()) return absl::OkStatus();

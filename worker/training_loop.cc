@@ -73,6 +73,9 @@ absl::StatusOr<TrainingLoop::Boundary> TrainingLoop::Run(Place place, int64_t la
   while (true) {
     const absl::StatusOr<PretrainStep::Report> step = step_->Run(inputs);
     RETURN_IF_ERROR(step.status());
+    if (step->decision.difference.has_value()) {
+      return Boundary{.difference = step->decision.difference};
+    }
     last_decision_ = step->decision;
     options_.decided(step->decision);
     ReportStep(*step);

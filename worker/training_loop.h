@@ -3,9 +3,9 @@
 //
 // A loop lives as long as its state. It runs one generation after the other: Run() iterates with
 // the members of one generation until the run's last step is done, a flag raised at the gate asks
-// to hold, or an exchange with the other members fails. All ranks write their shards of the same
-// checkpoints; only rank 0 evaluates and reports events; every rank reports steps, of which the
-// recorder keeps one.
+// to hold, the members' states are found to differ, or an exchange with the other members fails.
+// All ranks write their shards of the same checkpoints; only rank 0 evaluates and reports events;
+// every rank reports steps, of which the recorder keeps one.
 //
 // Used from one thread.
 #ifndef ALBEF_WORKER_TRAINING_LOOP_H_
@@ -56,6 +56,8 @@ class TrainingLoop {
     bool done = false;   // the last step is committed or skipped
     uint32_t flags = 0;  // of the gate, those that hold the loop
     bool left = false;   // should_leave
+    // The members cannot go on together; the iteration was not done.
+    std::optional<StateDifference> difference = {};
   };
 
   // The arguments must outlive the loop; `state` is in place before the first Run().

@@ -573,6 +573,13 @@ void FakeCluster::WriteShard(Worker& worker) {
   written.set_generation(trainer.generation);
   written.set_shard_index(trainer.rank);
   written.set_num_shards(trainer.assign.members_size());
+  const auto hashes = [&](int shard) {
+    return Digest(trainer.iteration, trainer.is_corrupt) + " in shard " + std::to_string(shard);
+  };
+  written.set_block_hashes(hashes(trainer.rank));
+  if (written.num_shards() > 1) {
+    written.set_next_block_hashes(hashes((trainer.rank + 1) % written.num_shards()));
+  }
   if (!options_.can_write) written.set_error("no space left on device");
   const auto range = static_cast<uint64_t>(options_.write_time.count());
   const MonotonicDuration takes(static_cast<int64_t>(range == 0 ? 0 : random_() % range));

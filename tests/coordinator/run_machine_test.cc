@@ -276,22 +276,105 @@ TEST(RunMachine, ASuspendedCoordinatorJudgesNobodyByTheTimeItMissed) {
   EXPECT_THAT(cluster->EventsOf("coordinator_stopped"), SizeIs(1));
 }
 
-TEST(RunMachine, TheMinorityWithAnotherStateReceives) {
+// Three workers that run in generation 1 from some steps on.
+std::unique_ptr<FakeCluster> ThreeRunning() {
   FakeCluster::Options options = TwoWorkers();
   options.run.virtual_ranks = 3;
   options.machine.membership.expected_workers = 3;
-  FakeCluster cluster(options);
-  cluster.Add("a", "n1", 0);
-  cluster.Add("b", "n1", 1);
-  cluster.Add("c", "n2", 2);
-  ASSERT_TRUE(cluster.AdvanceUntilState(v1::RUN_STATE_RUNNING));
-  cluster.Advance(seconds(1));
-  cluster.trainer("b").is_corrupt = true;
-  cluster.KillTrainer("c");
-  ExpectSucceeds(cluster);
-  EXPECT_THAT(cluster.EventsOf("digest_mismatch"), SizeIs(1));
-  EXPECT_EQ(cluster.machine().generation(), 3);
-  EXPECT_EQ(cluster.worker("b").incarnations, 1);
+  auto cluster = std::make_unique<FakeCluster>(options);
+  cluster->Add("a", "n1", 0);
+  cluster->Add("b", "n1", 1);
+  cluster->Add("c", "n2", 2);
+  EXPECT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING));
+  cluster->Advance(seconds(1));
+  return cluster;
+}
+
+// What every member reports when the gate shows it.
+void ReportDifference(FakeCluster& cluster, const std::vector<int>& minority) {
+  for (const std::string& id : cluster.ids()) {
+    v1::WorkerMessage message;
+    message.mutable_from_trainer()->set_incarnation(cluster.trainer(id).incarnation);
+    v1::CommunicationFailed& failed =
+        *message.mutable_from_trainer()->mutable_message()->mutable_communication_failed();
+    failed.set_generation(cluster.machine().generation());
+    v1::StateDifference& difference = *failed.mutable_state_difference();
+    difference.set_iteration(13);
+    difference.set_where("exp_avg.text_proj.weight (block 3 of 7)");
+    for (const int rank : minority) difference.add_minority_ranks(rank);
+    cluster.worker(id).to_machine.emplace_back(MonotonicTime(), message);
+  }
+}
+
+TEST(RunMachine, TheMinorityWithAnotherStateReceives) {
+  auto cluster = ThreeRunning();
+  cluster->trainer("b").is_corrupt = true;
+  cluster->KillTrainer("c");
+  ExpectSucceeds(*cluster);
+  EXPECT_THAT(cluster->EventsOf("digest_mismatch"), SizeIs(1));
+  EXPECT_EQ(cluster->machine().generation(), 3);
+  EXPECT_EQ(cluster->worker("b").incarnations, 1);
+}
+
+TEST(RunMachine, WhoeverTheGateNamesReceivesInTheNextGeneration) {
+  auto cluster = ThreeRunning();
+  cluster->trainer("b").is_corrupt = true;
+  ReportDifference(*cluster, {1});
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().generation() == 2; }));
+  EXPECT_THAT(cluster->machine().Status().reason(),
+              HasSubstr("the state of rank 1 (n1) differs from the others' in "
+                        "exp_avg.text_proj.weight (block 3 of 7) at step 13"));
+  ASSERT_THAT(cluster->EventsOf("state_differs"), SizeIs(1));
+  EXPECT_THAT(cluster->EventsOf("state_differs")[0]->facts,
+              ::testing::IsSupersetOf(std::vector<std::pair<std::string, EventValue>>{
+                  {"rank", int64_t{1}},
+                  {"worker", std::string("b")},
+                  {"tensor", std::string("exp_avg.text_proj.weight (block 3 of 7)")},
+                  {"step", int64_t{13}}}));
+  ExpectSucceeds(*cluster);
+  EXPECT_FALSE(cluster->EventsOf("digest_mismatch").size());
+  EXPECT_EQ(cluster->machine().generation(), 2);
+  EXPECT_EQ(cluster->worker("b").incarnations, 1);
+}
+
+TEST(RunMachine, WithoutAMajorityAtTheGateAllLoadTheNewestCheckpoint) {
+  auto cluster = Running();
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().Status().step() == 13; }));
+  cluster->trainer("a").is_corrupt = true;
+  ReportDifference(*cluster, {});
+  ASSERT_TRUE(cluster->AdvanceUntil([&] {
+    return cluster->machine().state() == v1::RUN_STATE_RUNNING &&
+           cluster->machine().generation() == 2;
+  }));
+  EXPECT_EQ(cluster->machine().Status().step(), 10);
+  EXPECT_THAT(cluster->EventsOf("state_differs"), SizeIs(1));
+  ExpectSucceeds(*cluster);
+}
+
+TEST(RunMachine, AWorkerThatIsNamedIsNoDonorBeforeItHasReceived) {
+  auto cluster = ThreeRunning();
+  cluster->trainer("b").is_corrupt = true;
+  ReportDifference(*cluster, {1});
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_SYNCING));
+  // Its donor dies before anything has come, and the other with it.
+  cluster->Remove("a");
+  cluster->Remove("c");
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING));
+  EXPECT_FALSE(cluster->trainer("b").is_corrupt);
+  ExpectSucceeds(*cluster);
+}
+
+TEST(RunMachine, AShardThatTwoWorkersHoldDifferentlyIsNotCommitted) {
+  auto cluster = ThreeRunning();
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().Status().step() > 12; }));
+  cluster->trainer("b").is_corrupt = true;
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().generation() == 2; }));
+  ASSERT_THAT(cluster->EventsOf("checkpoint_failed"), SizeIs(1));
+  EXPECT_THAT(cluster->EventsOf("checkpoint_failed")[0]->reason, HasSubstr("in block 1 of shard"));
+  EXPECT_EQ(cluster->committed_step(), 10);
+  ExpectSucceeds(*cluster);
+  EXPECT_THAT(cluster->EventsOf("digest_mismatch"), SizeIs(1));
+  EXPECT_FALSE(cluster->trainer("b").is_corrupt);
 }
 
 TEST(RunMachine, WithoutAMajorityAllLoadTheNewestCheckpoint) {

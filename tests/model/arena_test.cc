@@ -91,9 +91,7 @@ TEST(Arena, AWatchIsToldOnceOfEachGradientWhenItIsFinal) {
     loss().backward();
     ASSERT_THAT(told, testing::SizeIs(2));
     for (const auto& [key, gradient] : told) {
-      EXPECT_TRUE(
-          gradient.equal(Arena::View(arena.gradients(), *arena.layout().Find(key))))
-          << key;
+      EXPECT_TRUE(gradient.equal(Arena::View(arena.gradients(), *arena.layout().Find(key)))) << key;
     }
     EXPECT_TRUE(told.contains("encoder.table") && told.contains("encoder.bias"));
     told.clear();

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -149,6 +150,54 @@ TEST(Members, SendBucketsWhileBackwardIsStillAtWork) {
     for (int i = 0; i < kIterations; ++i) ASSERT_TRUE(RunStep(step, *state).ok());
     EXPECT_EQ(backwards, kIterations * place.hosted().size());
     EXPECT_EQ(ToHex(Digest(*state)), ToHex(Digest(*expected.state)));
+  });
+}
+
+void FlipBit(const TrainState& state, std::string_view key) {
+  for (const StateEntry& entry : state.State()) {
+    if (entry.key == key) *static_cast<unsigned char*>(entry.tensor.data_ptr()) ^= 1;
+  }
+}
+
+// Student, teacher, moments and queues alike: the gate after the damage shows it, and nobody has
+// taken a step with the gradients of the damaged state.
+TEST(MembersThatDiffer, NameTheMinorityAndEndTheIterationWithoutATrace) {
+  const Expected expected(1);
+  expected.state->Prologue();
+  const Hash128 undisturbed = Digest(*expected.state);
+  for (const char* key :
+       {"visual_encoder.norm.weight", "text_encoder_m.bert.embeddings.word_embeddings.weight",
+        "exp_avg.text_proj.weight", "image_queue"}) {
+    LocalGroup group(3);
+    RunMembers(group, 3, [&](const Place& place, Turn& turn) {
+      const auto state = NewState(3);
+      PretrainStep step(state.get(), StepOptions(&turn), place);
+      ASSERT_TRUE(RunStep(step, *state).ok());
+      if (place.rank == 1) FlipBit(*state, key);
+      const auto report = RunStep(step, *state);
+      ASSERT_TRUE(report.ok()) << report.status();
+      ASSERT_TRUE(report->decision.difference.has_value()) << key;
+      EXPECT_EQ(report->decision.difference->minority_ranks, std::vector<int>{1}) << key;
+      EXPECT_FALSE(report->decision.committed);
+      EXPECT_FALSE(step.holds_iteration());
+      EXPECT_EQ(state->counters().iteration, 1);
+      if (place.rank != 1) {
+        EXPECT_EQ(ToHex(Digest(*state)), ToHex(undisturbed)) << key;
+      }
+    });
+  }
+}
+
+TEST(MembersThatDiffer, NameNobodyWhereHalfIsAgainstHalf) {
+  LocalGroup group(2);
+  RunMembers(group, 2, [&](const Place& place, Turn& turn) {
+    const auto state = NewState(3);
+    PretrainStep step(state.get(), StepOptions(&turn), place);
+    if (place.rank == 0) FlipBit(*state, "visual_encoder.norm.bias");
+    const auto report = RunStep(step, *state);
+    ASSERT_TRUE(report.ok() && report->decision.difference.has_value());
+    EXPECT_TRUE(report->decision.difference->minority_ranks.empty());
+    EXPECT_EQ(state->counters().iteration, 0);
   });
 }
 
