@@ -205,12 +205,7 @@ class Trainer {
     if (receives) {
       has_state_ = false;
       if (state_ == nullptr) Adopt(MakeBlankState(setup_, device_));
-      if (ReceiveState(*state_, assign.source_rank(), *communicator).ok()) {
-        loop_ = MakeLoop();
-      }
-      return absl::OkStatus();
-    }
-    if (assign.source_loads()) {
+    } else if (assign.source_loads()) {
       has_state_ = false;
       loop_.reset();
       state_.reset();
@@ -221,9 +216,12 @@ class Trainer {
     } else if (assign.has_decision() && assign.decision().iteration() == iteration()) {
       loop_->Apply(FromProto(assign.decision()));
     }
-    if (assign.rank() == assign.source_rank() && !receivers.empty()) {
-      SendState(*state_, {receivers.begin(), receivers.end()}, *communicator).IgnoreError();
-    }
+    if (receivers.empty()) return absl::OkStatus();
+    const absl::Status status = TransferState(
+        *state_,
+        {.source = assign.source_rank(), .receivers = {receivers.begin(), receivers.end()}},
+        *communicator);
+    if (receives && status.ok()) loop_ = MakeLoop();
     return absl::OkStatus();
   }
 

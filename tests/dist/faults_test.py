@@ -24,7 +24,7 @@ FOUR_RANKS = ("virtual_ranks=4",)
 # Trainers are held in iteration 4, or they would be taken for stuck: the first 5 of a generation are granted
 # elastic.startup_limit_s.
 # Long enough for trainers to come and go in the middle of it.
-LONG = ("max_steps=400", "schedular.epochs=200", "checkpoint.every_steps=20")
+LONG = ("max_steps=150", "schedular.epochs=200", "checkpoint.every_steps=20")
 
 
 class FaultsTest(unittest.TestCase):
@@ -365,8 +365,9 @@ class Operators(FaultsTest):
             self.assertEqual(cluster.wait_for_end(), {0: 0, 1: 0}, cluster.stderr())
             self.assertEqual(cluster.ask("status")["state"], "STOPPED")
             cluster.wait_until_nobody_is_left()
-            run_dir = cluster.run_dir
+            run_dir, before = cluster.run_dir, cluster.coordinator_pid()
         with self.cluster(run_dir, settings=LONG) as cluster:
+            cluster.wait_until(lambda: cluster.coordinator_pid() != before, "coordinator of this attempt")
             watch = subprocess.run([BIN / "albefctl", "--run-dir", run_dir, "watch"], capture_output=True,
                                    text=True, check=False, timeout=120)
             self.assertEqual(watch.returncode, 0, watch.stderr)
