@@ -13,7 +13,7 @@ import time
 import unittest
 
 from cluster import Cluster, make_data, processes_of, send, wait_until
-from harness import BIN, ROOT
+from harness import BIN, ROOT, read_lines
 from tcp_proxy import TcpProxy
 
 # (settings, faults) → digest of a run of one worker that nothing else happens to.
@@ -48,9 +48,9 @@ class FaultsTest(unittest.TestCase):
                 LONE_DIGESTS[key] = cluster.outcome()["state_digest"]
         return LONE_DIGESTS[key]
 
-    def expect_success(self, cluster, settings, *, faults=(), ignore=()):
+    def expect_success(self, cluster, settings, *, faults=(), ignore=(), meanwhile=lambda: None):
         """The run ends by itself, with the digest of a lone worker, and leaves no process."""
-        codes = cluster.wait_for_end(ignore=ignore)
+        codes = cluster.wait_for_end(ignore=ignore, meanwhile=meanwhile)
         self.assertFalse(any(codes.values()), f"{codes}\n{cluster.stderr()}")
         outcome = cluster.outcome()
         self.assertEqual(outcome["state"], "SUCCEEDED", outcome)
@@ -196,6 +196,13 @@ class Storage(FaultsTest):
 
 
 class Membership(FaultsTest):
+    def test_the_death_of_one_of_three_trainers_costs_one_generation(self):
+        with self.cluster(workers=3, settings=SHORT, faults=["trainer.1/gate@4:kill"]) as cluster:
+            cluster.wait_for_mark("trainer.1-gate@4-kill")
+            self.expect_success(cluster, SHORT)
+            # One gets the state, one gives it, and the third must not be put out of step by that.
+            self.assertEqual([e["cause"] for e in cluster.events("recovery")], ["trainer_killed"])
+
     def test_two_flapping_workers_do_not_stop_the_third(self):
         settings = ("max_steps=60", "elastic.rejoin_wait_s=1")
         with self.cluster(workers=3, settings=settings) as cluster:
@@ -344,6 +351,26 @@ class Mpirun(FaultsTest):
             process.kill()
             process.wait()
             cluster.wait_until_nobody_is_left(limit_s=30)
+
+
+class Coordinator(FaultsTest):
+    def test_dies_at_every_write_to_its_ledger_and_nothing_is_lost(self):
+        settings = ("max_steps=80",)
+        faults = [f"coordinator/{phase}@{write}:kill" for write in range(2, 6)
+                  for phase in ("ledger", "ledger_committed")]
+        with self.cluster(external=True, settings=settings, faults=faults) as cluster:
+            deaths = 0
+            def start_again():
+                nonlocal deaths
+                if cluster.coordinator.poll() == -signal.SIGKILL:
+                    deaths += 1
+                    cluster.launch_coordinator()
+            self.expect_success(cluster, settings, meanwhile=start_again)
+            self.assertEqual(deaths, len(faults))
+            # Training did not notice.
+            self.assertEqual(cluster.events("trainer_killed", "trainer_exited", "recovery"), [])
+            steps = [line["step"] for line in read_lines(cluster.run_dir / "metrics.jsonl")]
+            self.assertEqual(steps, list(range(1, 81)))
 
 
 class Operators(FaultsTest):
