@@ -159,7 +159,9 @@ class Trainer {
     }
     loop_->ForgetGeneration();
     communicator_ = std::move(communicator);
-    state_->Prologue();
+    // Some may have begun the next iteration already, so all do. After the last there is no next
+    // one: the state is that of the final checkpoint, to the bit.
+    if (iteration() < setup_.target_step) state_->Prologue();
     ASSIGN_OR_RETURN(const Hash128 digest,
                      DigestOf(*state_, static_cast<int>(*setup_.config.threads_per_worker)));
     v1::TrainerMessage message;

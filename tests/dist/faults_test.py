@@ -145,6 +145,13 @@ class Storage(FaultsTest):
             self.expect_success(cluster, SHORT)
             self.assertEqual(cluster.events("trainer_killed", "trainer_exited", "recovery"), [])
 
+    def test_a_death_while_the_last_checkpoint_is_written_changes_no_bit(self):
+        with self.cluster(settings=SHORT, faults=["trainer.1/write@20:kill"]) as cluster:
+            cluster.wait_for_mark("trainer.1-write@20-kill")
+            self.expect_success(cluster, SHORT)
+            # Formed for nothing but that checkpoint.
+            self.assertEqual([e["step"] for e in cluster.events("recovery")], [20])
+
     def test_a_full_disk_stops_no_step_and_the_run_succeeds_once_there_is_room(self):
         run_dir = self.new_run_dir()
         if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", run_dir], check=False,
