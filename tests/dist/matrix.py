@@ -32,7 +32,7 @@ FAULTS = ("SIGKILL", "SIGSTOP", "exit-1")
 LETTERS = {"SIGKILL": "K", "SIGSTOP": "S", "exit-1": "E"}  # in the table
 
 STEPS = 20
-SETTINGS = (f"max_steps={STEPS}", "eval.file=test.json", "eval.every_epochs=1")
+SETTINGS = (f"max_steps={STEPS}", "eval.file=test.json", "eval.every_epochs=1", "elastic.join_window_s=10")
 # Where in the run: iterations (reduction: the how manieth); an epoch has 6, checkpoints are taken every 2. Who is
 # held until another one is hit must not be taken for stuck: the first 5 iterations of a generation have time.
 AT = {"data": 4, "forward": 4, "reduction": 5, "gate": 4, "commit": 4, "snapshot": 4, "write": 4, "manifest": 4,
