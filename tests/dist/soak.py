@@ -10,6 +10,7 @@ cause, and from the kill to the next step in metrics.jsonl, by victim.
 """
 import argparse
 import collections
+import datetime
 import pathlib
 import random
 import shutil
@@ -38,6 +39,7 @@ class Soak:
         self.pauses = collections.defaultdict(list)      # victim → seconds
         self.lost_steps = 0             # while a survivor existed
         self.steps_after_total_loss = 0
+        self.deaths = []                # of trainers in this run: (time, orders of their workers)
         self.runs = 0
 
     def lone_digest(self):
@@ -56,7 +58,7 @@ class Soak:
 
     def run_once(self, expected):
         run_dir = pathlib.Path(tempfile.mkdtemp(prefix="run-", dir=self.folder))
-        total_losses = 0
+        self.deaths = []
         with Cluster(run_dir, self.data, workers=len(HOSTS), hosts=HOSTS, settings=SETTINGS) as cluster:
             deadline = time.monotonic() + 20 * LIMIT_S
             victim = None
@@ -66,7 +68,6 @@ class Soak:
                     self.wait(cluster, victim)
                     if cluster.outcome() is None:
                         victim = self.kill(cluster)
-                        total_losses += victim == "everybody"
                 self.replace_the_dead(cluster)
                 time.sleep(0.02)
             codes = cluster.wait_for_end()
@@ -77,7 +78,7 @@ class Soak:
             # A worker that was killed after the end of the run was not replaced.
             assert all(code in (0, -signal.SIGKILL) for code in codes.values()), f"{codes}; {where}"
             cluster.wait_until_nobody_is_left()
-            self.count(cluster, total_losses)
+            self.count(cluster)
         if not self.options.keep:
             shutil.rmtree(run_dir)
         self.runs += 1
@@ -95,19 +96,23 @@ class Soak:
         wait_until(lambda: time.monotonic() > delay, "random time")
 
     def kill(self, cluster):
+        """The kind of the victim; None if nobody was there to be killed."""
         victim, = self.draw.choices(list(VICTIMS), list(VICTIMS.values()))
-        order = self.draw.choice(list(cluster.workers))
-        pids = {"trainer": lambda: [cluster.trainer_pid(order)],
-                "supervisor": lambda: [cluster.workers[order].pid],
-                "coordinator": lambda: [cluster.coordinator_pid()],
-                "host": lambda: cluster.host_pids(self.draw.choice(HOSTS)),
-                "everybody": lambda: [p.pid for p in cluster.processes()]}[victim]()
+        order, host = self.draw.choice(list(cluster.workers)), self.draw.choice(HOSTS)
+        pids, orders = {
+            "trainer": lambda: ([cluster.trainer_pid(order)], {order}),
+            "supervisor": lambda: ([cluster.workers[order].pid], {order}),
+            "coordinator": lambda: ([cluster.coordinator_pid()], set()),
+            "host": lambda: (cluster.host_pids(host), {o for o in cluster.workers if HOSTS[o] == host}),
+            "everybody": lambda: ([p.pid for p in cluster.processes()], set(cluster.workers))}[victim]()
         alive = {p.pid for p in cluster.processes()}
         pids = [pid for pid in pids if pid in alive]
+        if not pids:
+            return None
+        self.deaths.append((datetime.datetime.now(datetime.timezone.utc), orders))
         send(signal.SIGKILL, *pids)
-        if pids:
-            self.kills[victim] += 1
-        return victim if pids else None
+        self.kills[victim] += 1
+        return victim
 
     def replace_the_dead(self, cluster):
         for order, worker in list(cluster.workers.items()):
@@ -116,22 +121,35 @@ class Soak:
                     f"worker {order} ended with {worker.returncode}\n{cluster.stderr()}")
                 cluster.start_worker(order)
 
-    def count(self, cluster, total_losses):
-        for event in cluster.events("recovery"):
-            self.recoveries[event["cause"]].append(event["duration_s"])
-        for event in cluster.events("steps_repeated"):
-            steps = event["to"] - event["from"]
-            if total_losses:
-                self.steps_after_total_loss += steps
-            else:
-                self.lost_steps += steps
+    def count(self, cluster):
+        events = cluster.events()
+        for index, event in enumerate(events):
+            if event["kind"] == "recovery":
+                self.recoveries[event["cause"]].append(event["duration_s"])
+            if event["kind"] == "steps_repeated":
+                steps = event["to"] - event["from"]
+                if self.has_lost_all(events[:index], event):
+                    self.steps_after_total_loss += steps
+                else:
+                    self.lost_steps += steps
+
+    def has_lost_all(self, before, event):
+        """Whether several kills, one after the other, left nobody of the last generation that ran."""
+        def time_of(e):
+            return datetime.datetime.fromisoformat(e["time"].replace("Z", "+00:00"))
+        running = max(i for i, e in enumerate(before) if e["kind"] == "state" and e["to"] == "RUNNING")
+        members = next(e["workers"] for e in reversed(before[:running]) if e["kind"] == "membership")
+        # A death just before may be noticed just after.
+        since = time_of(before[running]) - datetime.timedelta(seconds=0.5)
+        lost = set().union(*(orders for at, orders in self.deaths if since < at < time_of(event)))
+        return len(lost) >= members
 
     def report(self, expected, seconds):
         kinds = ", ".join(f"{number} of {victim}" for victim, number in self.kills.most_common())
         print(f"{sum(self.kills.values())} kills survived ({kinds}) in {self.runs} runs, {seconds:.0f} s; "
               f"seed {self.options.seed}")
         print(f"digest of every run: {expected}")
-        print(f"steps lost while a survivor existed: {self.lost_steps}; repeated in runs that lost everybody: "
+        print(f"steps lost while a survivor existed: {self.lost_steps}; repeated where nobody was left: "
               f"{self.steps_after_total_loss}")
         print_durations("recoveries by cause", self.recoveries)
         print_durations("next step after", self.pauses)
