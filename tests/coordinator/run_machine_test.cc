@@ -13,6 +13,7 @@ using std::chrono::seconds;
 using ::testing::Contains;
 using ::testing::Each;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
 FakeCluster::Options TwoWorkers() {
@@ -129,6 +130,7 @@ TEST(RunMachine, AWorkerWithoutHeartbeatsIsLost) {
                                      milliseconds(4400)));
   EXPECT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().generation() == 2; },
                                     milliseconds(1000)));
+  EXPECT_THAT(cluster->EventsOf("trainer_killed"), IsEmpty()) << "nobody knows whether it is stuck";
   ExpectSucceeds(*cluster);
 }
 
