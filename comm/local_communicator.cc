@@ -1,5 +1,6 @@
 #include "comm/local_communicator.h"
 
+#include <array>
 #include <cstring>
 #include <deque>
 #include <limits>
@@ -16,6 +17,7 @@ namespace {
 constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 
 struct Pending {
+  int64_t index = 0;  // of the operation on its lane
   std::shared_ptr<Operation> operation;
   torch::Tensor tensor;
 };
@@ -29,6 +31,7 @@ struct Mailbox {
 // An operation that its rank holds back.
 struct Held {
   Lane lane;
+  int64_t index;
   std::shared_ptr<Operation> operation;
   std::vector<Communicator::Transfer> sends;
   std::vector<Communicator::Transfer> receives;
@@ -37,6 +40,7 @@ struct Held {
 struct Member {
   absl::Status failure;
   int64_t operations = 0;
+  std::array<int64_t, kNumLanes> operations_by_lane = {};
   int64_t fail_at = kNever;
   absl::Status fail_with;
   int64_t hold_at = kNever;
@@ -56,12 +60,12 @@ struct LocalGroup::State {
   void Post(int rank, const Held& work) {
     for (const auto& [peer, tensor] : work.sends) {
       if (!member(rank).failure.ok()) return;
-      mailboxes[{rank, peer, work.lane}].sends.push_back({work.operation, tensor});
+      mailboxes[{rank, peer, work.lane}].sends.push_back({work.index, work.operation, tensor});
       Match(rank, peer, work.lane);
     }
     for (const auto& [peer, tensor] : work.receives) {
       if (!member(rank).failure.ok()) return;
-      mailboxes[{peer, rank, work.lane}].receives.push_back({work.operation, tensor});
+      mailboxes[{peer, rank, work.lane}].receives.push_back({work.index, work.operation, tensor});
       Match(peer, rank, work.lane);
     }
   }
@@ -74,10 +78,11 @@ struct LocalGroup::State {
       mailbox.sends.pop_front();
       mailbox.receives.pop_front();
       const size_t bytes = send.tensor.nbytes();
-      if (receive.tensor.nbytes() != bytes) {
+      if (receive.index != send.index || receive.tensor.nbytes() != bytes) {
         const absl::Status mismatch = absl::InternalError(absl::StrCat(
-            "peer rank ", from, ": sends ", bytes, " bytes for ", send.operation->name(), " where ",
-            receive.tensor.nbytes(), " are expected for ", receive.operation->name()));
+            "peer rank ", from, ": sends ", bytes, " bytes for ", send.operation->name(),
+            ", which is operation ", send.index, " of this lane, where ", receive.tensor.nbytes(),
+            " are expected for ", receive.operation->name(), ", which is ", receive.index));
         send.operation->Fail(mismatch);
         receive.operation->Fail(mismatch);
         Lose(to, mismatch);
@@ -143,10 +148,11 @@ class LocalGroup::Rank : public Communicator {
     std::vector<int> peers;
     for (const Transfer& each : sends) peers.push_back(each.peer);
     for (const Transfer& each : receives) peers.push_back(each.peer);
-    Held work{lane, std::make_shared<Operation>(std::move(name), peers), std::move(sends),
-              std::move(receives)};
     const std::lock_guard lock(state_->mutex);
     Member& member = state_->member(rank_);
+    const Held work{lane, member.operations_by_lane[static_cast<size_t>(lane)]++,
+                    std::make_shared<Operation>(std::move(name), peers), std::move(sends),
+                    std::move(receives)};
     const int64_t index = member.operations++;
     if (index >= member.fail_at) state_->Lose(rank_, member.fail_with);
     if (!member.failure.ok()) {

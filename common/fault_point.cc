@@ -59,7 +59,7 @@ void CarryOut(const Fault& fault, const fs::path& mark) {
   } else if (fault.action == "stop") {
     ::raise(SIGSTOP);  // to this thread, which does nothing more before the process has stopped
   } else if (fault.action == "exit") {
-    ::_exit(fault.exit_code);
+    ::_exit(fault.number);
   } else if (fault.action == "abort") {
     std::abort();
   } else if (fault.action == "hang") {
@@ -69,6 +69,34 @@ void CarryOut(const Fault& fault, const fs::path& mark) {
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
     }
   }
+}
+
+// What the caller of a fault point is to do.
+struct Wanted {
+  bool is_damage = false;
+  std::optional<int> value = std::nullopt;
+};
+
+Wanted Reach(std::string_view phase, std::optional<int64_t> at) {
+  Wanted wanted;
+  const ArmedFaults* armed = armed_faults.load(std::memory_order_acquire);
+  if (armed == nullptr) return wanted;
+  for (const std::unique_ptr<ArmedFault>& entry : armed->faults) {
+    const Fault& fault = entry->fault;
+    if (fault.phase != phase) continue;
+    const int64_t arrival = entry->arrivals.fetch_add(1) + 1;
+    if (fault.at.has_value() && *fault.at != at.value_or(arrival)) continue;
+    if (entry->tried.exchange(true) && !fault.is_repeated) continue;
+    if (!ClaimMark(armed->directory, fault.mark) && !fault.is_repeated) continue;
+    if (fault.action == "damage") {
+      wanted.is_damage = true;
+    } else if (fault.action == "value") {
+      wanted.value = fault.number;
+    } else {
+      CarryOut(fault, armed->directory / fault.mark);
+    }
+  }
+  return wanted;
 }
 
 bool IsName(std::string_view text) {
@@ -111,15 +139,17 @@ absl::StatusOr<Fault> ParseFault(std::string_view text) {
     fault.is_repeated = true;
     action.remove_suffix(1);
   }
-  if (action.substr(0, 5) == "exit=") {
-    if (!ParseNumber(action.substr(5), fault.exit_code) || fault.exit_code < 0 ||
-        fault.exit_code > 255) {
+  if (action.starts_with("exit=")) {
+    if (!ParseNumber(action.substr(5), fault.number) || fault.number < 0 || fault.number > 255) {
       return refuse("exit codes are 0 to 255");
     }
     action = "exit";
+  } else if (action.starts_with("value=")) {
+    if (!ParseNumber(action.substr(6), fault.number)) return refuse("no number after value=");
+    action = "value";
   } else if (action != "kill" && action != "stop" && action != "abort" && action != "hang" &&
              action != "hold" && action != "damage") {
-    return refuse("actions are kill, stop, exit=N, abort, hang, hold and damage");
+    return refuse("actions are kill, stop, exit=N, abort, hang, hold, damage and value=N");
   }
   fault.action = action;
   fault.mark = text.substr(0, text.size() - (fault.is_repeated ? 1 : 0));
@@ -164,23 +194,11 @@ absl::Status SetFaultProcess(std::string_view process) {
 }
 
 bool FaultPoint(std::string_view phase, std::optional<int64_t> at) {
-  const ArmedFaults* armed = armed_faults.load(std::memory_order_acquire);
-  if (armed == nullptr) return false;
-  bool is_damage = false;
-  for (const std::unique_ptr<ArmedFault>& entry : armed->faults) {
-    const Fault& fault = entry->fault;
-    if (fault.phase != phase) continue;
-    const int64_t arrival = entry->arrivals.fetch_add(1) + 1;
-    if (fault.at.has_value() && *fault.at != at.value_or(arrival)) continue;
-    if (entry->tried.exchange(true) && !fault.is_repeated) continue;
-    if (!ClaimMark(armed->directory, fault.mark) && !fault.is_repeated) continue;
-    if (fault.action == "damage") {
-      is_damage = true;
-    } else {
-      CarryOut(fault, armed->directory / fault.mark);
-    }
-  }
-  return is_damage;
+  return Reach(phase, at).is_damage;
+}
+
+std::optional<int> FaultValue(std::string_view phase, std::optional<int64_t> at) {
+  return Reach(phase, at).value;
 }
 
 }  // namespace albef

@@ -16,6 +16,7 @@
 //            hang   this thread never returns
 //            hold   waits until the mark is removed: the test does what it likes meanwhile
 //            damage FaultPoint returns true: the caller spoils its data in the way it documents
+//            value=N FaultValue returns N: the caller uses it in the way it documents
 //
 // Each fault happens once, whatever the number of processes that come there: the one that creates
 // its mark ALBEF_FAULT_DIR/<PROCESS>-<PHASE>[@AT]-<ACTION> ('=' as it is) carries it out. The mark
@@ -47,12 +48,15 @@ absl::Status SetFaultProcess(std::string_view process);
 // from any thread. True: damage was asked for.
 bool FaultPoint(std::string_view phase, std::optional<int64_t> at = std::nullopt);
 
+// The same for a place where a test may want a number, for which it has armed value=N.
+std::optional<int> FaultValue(std::string_view phase, std::optional<int64_t> at = std::nullopt);
+
 struct Fault {
   std::string process;
   std::string phase;
   std::optional<int64_t> at;
-  std::string action;  // kill, stop, exit, abort, hang, hold, damage
-  int exit_code = 0;
+  std::string action;  // kill, stop, exit, abort, hang, hold, damage, value
+  int number = 0;      // of exit=N and value=N
   bool is_repeated = false;
   std::string mark;  // file name
 

@@ -265,9 +265,6 @@ absl::Status RunDriver::OnHello(Session& session, const v1::Hello& hello) {
     request_ = request;
     RunMachine::Options options = MachineOptions();
     SetElasticOptions(config, options);
-    if (request.expected_workers() > 0) {
-      options.membership.expected_workers = request.expected_workers();
-    }
     SetConfiguration(std::move(config));
     machine_.emplace(std::move(options), Now());
   } else if (hello.has_run_request() && check_.has_value() && !machine_->HasEnded()) {

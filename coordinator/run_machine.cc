@@ -62,10 +62,13 @@ RunMachine::RunMachine(Options options, MonotonicTime now)
   if (last_checkpoint_.has_value()) step_ = last_checkpoint_->step();
   if (!options_.recovered.has_value()) return;
   generation_ = options_.recovered->generation;
-  if (options_.recovered->members.empty() || !configured_.has_value()) return;
+  if (!configured_.has_value()) return;
+  reattach_until_ = now + options_.reattach_window;
+  // Nobody is about to start: who is still there is back within the window.
+  membership_.join_window = std::min(membership_.join_window, options_.reattach_window);
+  if (options_.recovered->members.empty()) return;
   SetMembers(options_.recovered->members);
   was_ever_assigned_ = true;
-  reattach_until_ = now + options_.reattach_window;
   for (const GenerationMember& member : members_) {
     workers_[member.worker_id] = {.id = member.worker_id,
                                   .arrival = num_arrivals_++,
@@ -160,6 +163,9 @@ void RunMachine::OnHello(uint64_t session, const v1::Hello& hello) {
   worker.start_requested_at.reset();
   worker.lost_at.reset();
   highest_generation_seen_ = std::max(highest_generation_seen_, hello.generation());
+  if (!membership_.expected_workers.has_value() && hello.run_request().expected_workers() > 0) {
+    membership_.expected_workers = hello.run_request().expected_workers();
+  }
 
   v1::CoordinatorMessage message;
   message.mutable_welcome()->set_run_id(options_.run_id);

@@ -186,6 +186,7 @@ void RunMachine::Assign(const MembershipDecision& decision) {
   SetMembers(std::move(members));
   const SyncPlan plan = PlanSync(parked);
   was_ever_assigned_ = true;
+  membership_.join_window = options_.membership.join_window;
   has_progress_ = false;
 
   v1::Assign assign;

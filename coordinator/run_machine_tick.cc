@@ -124,7 +124,10 @@ std::vector<WatchedTrainer> RunMachine::Watched(bool only_members) const {
     if (only_members && !RankOf(worker).has_value()) continue;
     const RunTrainer& trainer = *worker.trainer;
     WatchedTrainer entry{.worker_id = id, .activity = trainer.activity};
-    entry.silent_for = now_ - trainer.heard_at;
+    // A worker that is silent itself, for longer than between two heartbeats, says nothing more
+    // about its trainer.
+    const MonotonicTime known_until = std::min(now_, worker.heard_at + std::chrono::seconds(1));
+    entry.silent_for = known_until - trainer.heard_at;
     if (entry.activity.has_value()) {
       // Whatever stopped the coordinator may have stopped everybody: that time does not count.
       const double since_gap_s = std::chrono::duration<double>(now_ - gap_end_).count();
@@ -136,8 +139,8 @@ std::vector<WatchedTrainer> RunMachine::Watched(bool only_members) const {
     }
     // The supervisor knows whether it is the trainer or the way to us that is slow.
     if (worker.trainer_silence_at > trainer.heard_at) {
-      entry.silent_for =
-          std::min(entry.silent_for, worker.trainer_silence + (now_ - worker.trainer_silence_at));
+      entry.silent_for = std::min(
+          entry.silent_for, worker.trainer_silence + (known_until - worker.trainer_silence_at));
     }
     if (phase_ == Phase::kForming && trainer.prepared == generation_ &&
         !trainer.IsIn(v1::TRAINER_PHASE_PARKED, generation_)) {

@@ -13,14 +13,17 @@
 
 namespace albef {
 
-// Hands the state to the ranks in `receivers`; returns when they have it, as far as the
-// communicator knows. Errors are the communicator's.
-absl::Status SendState(const TrainState& state, const std::vector<int>& receivers,
-                       Communicator& communicator);
+struct StateTransfer {
+  int source = 0;  // rank
+  std::vector<int> receivers = {};
+};
 
-// Takes over the state of rank `source`, which calls SendState. After an error the state is what it
-// was before.
-absl::Status ReceiveState(TrainState& state, int source, Communicator& communicator);
+// Gives the state of the source to the receivers. All ranks call it, those too that neither give
+// nor receive: operations of a communicator are collective. Returns when the transfers of this rank
+// are done, as far as the communicator knows. Errors are the communicator's; after one the state is
+// what it was before.
+absl::Status TransferState(TrainState& state, const StateTransfer& transfer,
+                           Communicator& communicator);
 
 // The digest that a checkpoint of this state would have.
 absl::StatusOr<Hash128> DigestOf(const TrainState& state, int num_threads);

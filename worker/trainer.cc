@@ -33,6 +33,14 @@ namespace {
 // A silent connection is given up so much later than a stuck member is killed (design §5).
 constexpr double kSilenceBeyondHangS = 5;
 
+// Where the others dial this trainer. A test may want them to come by a proxy on this host.
+std::string AddressToDial(const MeshServer& mesh) {
+  const std::string& address = mesh.address();
+  const std::optional<int> port = FaultValue("mesh_port");
+  if (!port.has_value()) return address;
+  return fmt::format("{}:{}", address.substr(0, address.rfind(':')), *port);
+}
+
 // The decision, as it travels.
 v1::GateDecision ToProto(const GateDecision& decision) {
   v1::GateDecision message;
@@ -64,7 +72,12 @@ class Trainer {
  public:
   Trainer(RunSetup setup, torch::Device device, MeshServer* mesh, ActivityTracker* activity,
           SupervisorLink* link)
-      : setup_(std::move(setup)), device_(device), mesh_(mesh), activity_(activity), link_(link) {}
+      : setup_(std::move(setup)),
+        device_(device),
+        mesh_(mesh),
+        mesh_address_(AddressToDial(*mesh)),
+        activity_(activity),
+        link_(link) {}
 
   // One generation after the other, until the end. An error is this trainer's own.
   absl::Status Run() {
@@ -103,7 +116,7 @@ class Trainer {
     v1::TrainerMessage message;
     v1::Parked& parked = *message.mutable_parked();
     parked.set_generation(generation);
-    parked.set_mesh_address(mesh_->address());
+    parked.set_mesh_address(mesh_address_);
     parked.set_has_state(has_state_);
     if (has_state_) {
       parked.set_iteration(iteration());
@@ -166,7 +179,9 @@ class Trainer {
     }
     loop_->ForgetGeneration();
     communicator_ = std::move(communicator);
-    state_->Prologue();
+    // Some may have begun the next iteration already, so all do. After the last there is no next
+    // one: the state is that of the final checkpoint, to the bit.
+    if (iteration() < setup_.target_step) state_->Prologue();
     ASSIGN_OR_RETURN(const Hash128 digest,
                      DigestOf(*state_, static_cast<int>(*setup_.config.threads_per_worker)));
     v1::TrainerMessage message;
@@ -212,12 +227,7 @@ class Trainer {
     if (receives) {
       has_state_ = false;
       if (state_ == nullptr) Adopt(MakeBlankState(setup_, device_));
-      if (ReceiveState(*state_, assign.source_rank(), *communicator).ok()) {
-        loop_ = MakeLoop();
-      }
-      return absl::OkStatus();
-    }
-    if (assign.source_loads()) {
+    } else if (assign.source_loads()) {
       has_state_ = false;
       loop_.reset();
       state_.reset();
@@ -228,9 +238,12 @@ class Trainer {
     } else if (assign.has_decision() && assign.decision().iteration() == iteration()) {
       loop_->Apply(FromProto(assign.decision()));
     }
-    if (assign.rank() == assign.source_rank() && !receivers.empty()) {
-      SendState(*state_, {receivers.begin(), receivers.end()}, *communicator).IgnoreError();
-    }
+    if (receivers.empty()) return absl::OkStatus();
+    const absl::Status status = TransferState(
+        *state_,
+        {.source = assign.source_rank(), .receivers = {receivers.begin(), receivers.end()}},
+        *communicator);
+    if (receives && status.ok()) loop_ = MakeLoop();
     return absl::OkStatus();
   }
 
@@ -339,6 +352,7 @@ class Trainer {
   RunSetup setup_;
   const torch::Device device_;
   MeshServer* const mesh_;
+  const std::string mesh_address_;
   ActivityTracker* const activity_;
   SupervisorLink* const link_;
 

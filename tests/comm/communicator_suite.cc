@@ -49,6 +49,22 @@ TEST_P(CommunicatorSuite, LanesDoNotWaitForEachOther) {
   EXPECT_THAT(main_0.PendingPeers(), ElementsAre(1));
 }
 
+TEST_P(CommunicatorSuite, ARankWithNothingToExchangeTakesPartAllTheSame) {
+  const auto ranks = GetParam()(3);
+  RunRanks(3, [&](int rank) {
+    Communicator& communicator = ranks->communicator(rank);
+    const torch::Tensor tensor = torch::full(7, rank);
+    std::vector<Communicator::Transfer> sends, receives;
+    if (rank == 0) sends = {{.peer = 1, .tensor = tensor}};
+    if (rank == 1) receives = {{.peer = 0, .tensor = tensor}};
+    ASSERT_TRUE(communicator.Exchange(Lane::kMain, "state", sends, receives).Wait().ok());
+    EXPECT_EQ(tensor[6].item<float>(), rank == 2 ? 2 : 0);
+    const torch::Tensor one = torch::ones(1);
+    EXPECT_TRUE(communicator.AllReduce(Lane::kMain, "gate", one, ReduceOp::kSum).ok());
+    EXPECT_EQ(one.item<float>(), 3);
+  });
+}
+
 TEST_P(CommunicatorSuite, LargeTensorsCrossInBothDirectionsAtOnce) {
   constexpr int kSize = 3;
   const auto ranks = GetParam()(kSize);

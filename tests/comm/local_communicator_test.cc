@@ -50,6 +50,20 @@ TEST(LocalCommunicator, ALostRankFailsItsPeersOperationsByName) {
   });
 }
 
+TEST(LocalCommunicator, ARankThatLeavesAnOperationOutIsFoundAtTheNext) {
+  LocalGroup group(3);
+  RunRanks(3, [&](int rank) {
+    Communicator& communicator = group.communicator(rank);
+    const torch::Tensor tensor = torch::zeros(1);
+    if (rank == 0) {
+      EXPECT_TRUE(communicator.Exchange(Lane::kMain, "state", {{1, tensor}}, {}).Wait().ok());
+    } else if (rank == 1) {
+      EXPECT_TRUE(communicator.Exchange(Lane::kMain, "state", {}, {{0, tensor}}).Wait().ok());
+    }
+    EXPECT_FALSE(Gather(communicator, "gate").Wait().ok());
+  });
+}
+
 TEST(LocalCommunicator, AnAbortEndsAWaitOnAnotherThread) {
   LocalGroup group(2);
   group.HoldAt(1, 0);

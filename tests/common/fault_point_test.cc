@@ -30,15 +30,15 @@ TEST(ParseFaults, ReadsEveryPart) {
   EXPECT_EQ((*faults)[1], (Fault{.process = "coordinator",
                                  .phase = "renamed",
                                  .action = "exit",
-                                 .exit_code = 74,
+                                 .number = 74,
                                  .mark = "coordinator-renamed-exit=74"}));
   EXPECT_TRUE(ParseFaults("")->empty());
 }
 
 TEST(ParseFaults, RefusesWhatItDoesNotUnderstand) {
   for (const char* text : {"trainer", "trainer/gate", "trainer:kill", "/gate:kill", "t/:kill",
-                           "t/gate@:kill", "t/gate@x:kill", "t/gate:die",
-                           "t/gate:exit=", "t/gate:exit=256", "../x/gate:kill", "t/a/b:kill"}) {
+                           "t/gate@:kill", "t/gate@x:kill", "t/gate:die", "t/gate:exit=",
+                           "t/gate:exit=256", "t/gate:value=x", "../x/gate:kill", "t/a/b:kill"}) {
     const auto faults = ParseFaults(text);
     EXPECT_EQ(faults.status().code(), absl::StatusCode::kInvalidArgument) << text;
     EXPECT_THAT(std::string(faults.status().message()), HasSubstr(text));
@@ -122,6 +122,17 @@ TEST(FaultPoint, HoldsUntilTheMarkIsRemoved) {
   });
   EXPECT_EQ(InChild(marks.path(), "trainer/gate:hold", [] { FaultPoint("gate"); }), 0);
   remover.join();
+}
+
+TEST(FaultPoint, HandsOutDamageOnceAndAValueEveryTimeWhereThatIsAskedFor) {
+  TemporaryDirectory marks;
+  const int status = InChild(marks.path(), "trainer/gradient:damage trainer/port:value=4711*", [] {
+    if (!FaultPoint("gradient") || FaultPoint("gradient")) ::_exit(1);
+    if (FaultValue("port") != 4711 || FaultValue("port") != 4711) ::_exit(2);
+    if (FaultValue("gate").has_value()) ::_exit(3);
+  });
+  EXPECT_EQ(status, 0);
+  EXPECT_TRUE(fs::exists(marks.path() / "trainer-port-value=4711"));
 }
 
 TEST(SetFaultProcess, RefusesAMisspeltFaultAndAMissingFolder) {

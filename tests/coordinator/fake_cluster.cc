@@ -74,6 +74,7 @@ void FakeCluster::SayHello(Worker& worker) {
   hello.set_worker_id(worker.id);
   hello.set_host(worker.host);
   hello.set_order(worker.order);
+  hello.mutable_run_request()->set_expected_workers(options_.expected_workers);
   if (worker.trainer.has_value()) {
     const Trainer& trainer = *worker.trainer;
     hello.set_trainer_incarnation(trainer.incarnation);

@@ -26,6 +26,7 @@ class FakeCluster {
   struct Options {
     RunMachine::Options machine = {};
     ConfiguredRun run = {.virtual_ranks = 2, .target_step = 50};
+    int64_t expected_workers = 0;   // as every worker says
     bool configures_itself = true;  // answers Configure
     MonotonicDuration step_time = std::chrono::milliseconds(100);
     MonotonicDuration start_time = std::chrono::milliseconds(300);  // of a trainer

@@ -158,7 +158,7 @@ TEST(RunMachineProperty, FlappingWorkersDoNotStopTheRun) {
     FakeCluster::Options options;
     options.seed = seed;
     options.run = {.virtual_ranks = 4, .target_step = 200};
-    options.machine.membership.expected_workers = 1;
+    options.expected_workers = 1;
     options.max_delay = milliseconds(30);
     FakeCluster cluster(options);
     cluster.Add("steady", "n0", 0);
@@ -201,7 +201,7 @@ TEST(RunMachineProperty, ARunWithoutAnyProgressEnds) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     FakeCluster::Options options;
     options.seed = seed;
-    options.machine.membership.expected_workers = 2;
+    options.expected_workers = 2;
     options.max_delay = milliseconds(30);
     FakeCluster cluster(options);
     cluster.Add("a", "n0", 0);

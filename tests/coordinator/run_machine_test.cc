@@ -13,12 +13,13 @@ using std::chrono::seconds;
 using ::testing::Contains;
 using ::testing::Each;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
 FakeCluster::Options TwoWorkers() {
   FakeCluster::Options options;
   options.machine.run_id = "run-1";
-  options.machine.membership.expected_workers = 2;
+  options.expected_workers = 2;
   options.machine.membership.join_window = seconds(10);
   options.machine.hangs = {.hang_limit = seconds(2), .startup_limit = seconds(60)};
   return options;
@@ -129,6 +130,7 @@ TEST(RunMachine, AWorkerWithoutHeartbeatsIsLost) {
                                      milliseconds(4400)));
   EXPECT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().generation() == 2; },
                                     milliseconds(1000)));
+  EXPECT_THAT(cluster->EventsOf("trainer_killed"), IsEmpty()) << "nobody knows whether it is stuck";
   ExpectSucceeds(*cluster);
 }
 
@@ -162,7 +164,7 @@ TEST(RunMachine, ASecondStreamOfAWorkerReplacesTheFirstWithoutAGeneration) {
 
 TEST(RunMachine, ASpareTakesTheDeadMembersPlaceAtOnce) {
   FakeCluster::Options options = TwoWorkers();
-  options.machine.membership.expected_workers = 3;
+  options.expected_workers = 3;
   FakeCluster cluster(options);
   cluster.Add("a", "n1", 0);
   cluster.Add("b", "n1", 1);
@@ -280,7 +282,7 @@ TEST(RunMachine, ASuspendedCoordinatorJudgesNobodyByTheTimeItMissed) {
 std::unique_ptr<FakeCluster> ThreeRunning() {
   FakeCluster::Options options = TwoWorkers();
   options.run.virtual_ranks = 3;
-  options.machine.membership.expected_workers = 3;
+  options.expected_workers = 3;
   auto cluster = std::make_unique<FakeCluster>(options);
   cluster->Add("a", "n1", 0);
   cluster->Add("b", "n1", 1);
@@ -617,6 +619,40 @@ TEST(RunMachine, ATrainerThatDiedWhileTheCoordinatorWasAwayCostsAGeneration) {
   ExpectSucceeds(*cluster);
 }
 
+TEST(RunMachine, ARestartedCoordinatorThatFindsNobodyRunningFormsAtOnceWhenAllAreBack) {
+  FakeCluster::Options options = TwoWorkers();
+  options.machine.membership.join_window = seconds(30);
+  auto cluster = Running(options);
+  cluster->Advance(seconds(1));
+  cluster->KillTrainer("a");
+  cluster->Advance(milliseconds(100));
+  ASSERT_EQ(cluster->machine().state(), v1::RUN_STATE_FORMING);
+  cluster->RestartCoordinator();
+  cluster->Reconnect("a");
+  cluster->Reconnect("b");
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING, seconds(2)));
+  EXPECT_EQ(cluster->machine().Status().num_members(), 2);
+  ExpectSucceeds(*cluster);
+}
+
+TEST(RunMachine, ARestartedCoordinatorThatFindsNobodyRunningWaitsForTheReattachWindowOnly) {
+  FakeCluster::Options options = TwoWorkers();
+  options.machine.membership.join_window = seconds(60);
+  auto cluster = Running(options);
+  cluster->Advance(seconds(1));
+  cluster->KillTrainer("a");
+  cluster->Advance(milliseconds(100));
+  ASSERT_EQ(cluster->machine().state(), v1::RUN_STATE_FORMING);
+  cluster->Remove("a");
+  cluster->RestartCoordinator();
+  cluster->Reconnect("b");
+  EXPECT_FALSE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING, milliseconds(9500)));
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING, seconds(2)));
+  EXPECT_EQ(cluster->machine().Status().num_members(), 1);
+  EXPECT_GT(cluster->machine().Status().step(), 5);
+  ExpectSucceeds(*cluster);
+}
+
 TEST(RunMachine, ARestartedCoordinatorWithoutARecordLearnsTheGenerationFromTheWorkers) {
   auto cluster = Running();
   cluster->Advance(seconds(1));
@@ -653,7 +689,7 @@ TEST(RunMachine, ACrashLoopEndsTheRunWithTheLastLogLines) {
 
 TEST(RunMachine, ACrashAtTheSameIterationAfterEachReloadIsALoopToo) {
   FakeCluster::Options options = TwoWorkers();
-  options.machine.membership.expected_workers = 1;
+  options.expected_workers = 1;
   options.run.virtual_ranks = 1;
   FakeCluster cluster(options);
   cluster.Add("a", "n1", 0);

@@ -129,10 +129,14 @@ class Cluster:
     def start_coordinator(self):
         """The external one; again at the address it had before."""
         before = self._file()
-        self.coordinator = self._popen("coordinator", [BIN / "albef-coordinator", "--run-dir", self.run_dir,
-                                                       "--listen", self._address or "127.0.0.1:0"], {})
+        self.launch_coordinator()
         self._address = wait_until(lambda: self._file() != before and self._file().get("address"),
                                    "coordinator.json", log=self.stderr)
+
+    def launch_coordinator(self):
+        """The same without waiting until it serves."""
+        self.coordinator = self._popen("coordinator", [BIN / "albef-coordinator", "--run-dir", self.run_dir,
+                                                       "--listen", self._address or "127.0.0.1:0"], {})
 
     def start_worker(self, order, *, of=None, host=None):
         command = [BIN / "albef-worker", "--config", self.config, "--run-dir", self.run_dir]

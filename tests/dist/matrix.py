@@ -2,14 +2,15 @@
 """Every victim, killed in every phase, in every way: the run ends by itself with the digest of an undisturbed one.
 
     tests/dist/matrix.py --list
-    tests/dist/matrix.py [--only VICTIM/PHASE/FAULT]… [--full | --budget-s S] [--seed S] [--markdown FILE]
+    tests/dist/matrix.py [--only VICTIM/PHASE/FAULT]… [--full | --budget-s S] [--seed S] [--jobs N] [--markdown FILE]
 
 Without arguments: every victim × phase with SIGKILL, then others in the order that the seed gives, until the
 budget is spent. A phase is reached by a fault point (common/fault_point.h): the victim carries the fault out itself,
 or a process holds there while the victim is hit from outside. The mark of the fault point proves that it
-happened there; a case without its mark fails.
+happened there; a case without its mark fails. Most of a case's time is waiting, so some are run at a time.
 """
 import argparse
+import concurrent.futures
 import dataclasses
 import fnmatch
 import pathlib
@@ -19,25 +20,30 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 
-from cluster import Cluster, is_alive, make_data, process_state, processes_of, send, wait_until
+from cluster import IMPATIENT, Cluster, is_alive, make_data, process_state, processes_of, send, wait_until
+from harness import read_lines
 
 VICTIMS = ("trainer", "supervisor", "coordinator-embedded", "coordinator-external", "host")
 PHASES = ("forming", "syncing", "data", "forward", "reduction", "gate", "commit", "snapshot", "write", "manifest",
           "evaluation", "shutdown")
 FAULTS = ("SIGKILL", "SIGSTOP", "exit-1")
+LETTERS = {"SIGKILL": "K", "SIGSTOP": "S", "exit-1": "E"}  # in the table
 
 STEPS = 20
-SETTINGS = (f"max_steps={STEPS}", "eval.file=test.json", "eval.every_epochs=1")
-# Where in the run: iterations (reduction: the how manieth); an epoch has 6, checkpoints are taken every 2.
-AT = {"data": 7, "forward": 7, "reduction": 7, "gate": 7, "commit": 7, "snapshot": 8, "write": 8, "manifest": 8,
-      "evaluation": 12}
+SETTINGS = (f"max_steps={STEPS}", "eval.file=test.json", "eval.every_epochs=1", "elastic.join_window_s=10")
+# Where in the run: iterations (reduction: the how manieth); an epoch has 6, checkpoints are taken every 2. Who is
+# held until another one is hit must not be taken for stuck: the first 5 iterations of a generation have time.
+AT = {"data": 4, "forward": 4, "reduction": 5, "gate": 4, "commit": 4, "snapshot": 4, "write": 4, "manifest": 4,
+      "evaluation": 6}
 # Forming and syncing are hit in the middle of the run, with state at stake: something else makes the second
 # generation necessary.
 SECOND_GENERATION = "trainer.0/gate@5:exit=3"
 # How long a stopped process stays stopped: the limits are 2 s.
 STOPPED_S = 6
 LIMIT_S = 120
+FAILED = "FAILED"
 
 NO_SENSE = {
     ("trainer", "manifest", "exit-1"): "a trainer has no part in a manifest: that is its exit in any other phase",
@@ -90,6 +96,10 @@ class Cell:
     def is_own(self):
         """The process that comes to the place is the victim."""
         return self.victim.partition("-")[0] == self.place().partition("/")[0].partition(".")[0]
+
+    def costs_steps(self):
+        """Nobody else has the state: the trainer of worker 0 has just been started."""
+        return self.phase in ("forming", "syncing") and self.victim in ("trainer", "supervisor")
 
     def action(self):
         if not self.is_own():
@@ -175,6 +185,10 @@ class Case:
         assert outcome["state"] == "SUCCEEDED", f"{outcome}\n{cluster.stderr()}"
         assert outcome["state_digest"] == self.expected, f"another digest: {outcome}\n{cluster.stderr()}"
         assert not any(codes.values()), f"exit codes {codes}\n{cluster.stderr()}"
+        steps = [line["step"] for line in read_lines(cluster.run_dir / "metrics.jsonl")]
+        if self.cell.costs_steps():
+            steps = sorted(set(steps))
+        assert steps == list(range(1, STEPS + 1)), f"steps {steps}\n{cluster.stderr()}"
         cluster.wait_until_nobody_is_left()
 
 
@@ -213,8 +227,25 @@ def print_list():
 
 
 def to_markdown(results):
-    """A row per phase, a column per victim; seconds of K(ill), S(top) and E(xit)."""
-    lines = ["| phase | " + " | ".join(VICTIMS) + " |", "|---" * (len(VICTIMS) + 1) + "|"]
+    """docs/fault-matrix.md."""
+    passed = sum(result != FAILED for result in results.values())
+    lines = [
+        "# Fault matrix",
+        "",
+        "Written by `tests/dist/matrix.py --full --markdown docs/fault-matrix.md`. Two workers on two simulated hosts train",
+        f"{STEPS} steps; one victim is hit in one phase, which a fault point proves. A cell has passed when the run then ended",
+        "by itself as SUCCEEDED, with the `state_digest` of an undisturbed run of one worker, every step recorded, exit code 0",
+        "from every worker that was not killed, and no process left. Limits of this run:",
+        ", ".join(f"`{setting}`" for setting in IMPATIENT) + ".",
+        "",
+        "K: SIGKILL. S: SIGSTOP for longer than the limits, then SIGCONT. E: exit with code 1. Seconds of the whole case: the",
+        f"run itself, the start of its processes and, for S, {STOPPED_S} s of being stopped.",
+        "",
+        f"{passed} of {len(results)} cells passed.",
+        "",
+        "| phase | " + " | ".join(VICTIMS) + " |",
+        "|---" * (len(VICTIMS) + 1) + "|",
+    ]
     for phase in PHASES:
         row = []
         for victim in VICTIMS:
@@ -222,9 +253,17 @@ def to_markdown(results):
             for fault in FAULTS:
                 result = results.get(Cell(victim, phase, fault))
                 if result is not None:
-                    parts.append(f"{fault[3] if fault[0] == 'S' else 'E'} {result}")
+                    parts.append(f"{LETTERS[fault]} {result}")
             row.append(", ".join(parts) or "–")
         lines.append(f"| {phase} | " + " | ".join(row) + " |")
+    lines += ["", "## Cells that make no sense", "", "| cells | reason |", "|---|---|"]
+    without = {}
+    for cell in CELLS:
+        if reason := reason_against(cell.victim, cell.phase, cell.fault):
+            without.setdefault((cell.victim, cell.fault, reason), []).append(cell.phase)
+    for (victim, fault, reason), phases in without.items():
+        places = "every phase" if len(phases) == len(PHASES) else ", ".join(phases)
+        lines.append(f"| {victim}, {fault}: {places} | {reason} |")
     return "\n".join(lines) + "\n"
 
 
@@ -237,6 +276,7 @@ def main():
     parser.add_argument("--budget-s", type=float, default=420, help="time after which no further case of the "
                         "seeded selection is begun")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    parser.add_argument("--jobs", type=int, default=2, help="cases at a time")
     parser.add_argument("--markdown", type=pathlib.Path, help="write the results as a table")
     parser.add_argument("--keep", action="store_true", help="keep the folder, with all run directories")
     options = parser.parse_args()
@@ -246,33 +286,42 @@ def main():
 
     cells, num_fixed = choose(options)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="albef-matrix-"))
-    results, failures = {}, []
+    results = {}
     start = time.monotonic()
     print(f"seed {options.seed}, in {folder}", flush=True)
     try:
         data = make_data(folder / "data")
         expected = undisturbed_digest(folder, data)
         print(f"undisturbed: {expected}", flush=True)
-        for index, cell in enumerate(cells):
-            if index >= num_fixed and time.monotonic() - start > options.budget_s:
-                break
+
+        def carry_out(index, cell):
+            """The cell's line for the log, what to put in the table; None if it is too late to begin."""
             begin = time.monotonic()
+            if index >= num_fixed and begin - start > options.budget_s:
+                return None
             case = Case(cell, folder, data, expected)
             try:
                 case.run()
-                results[cell] = f"{time.monotonic() - begin:.1f} s"
-                print(f"ok      {results[cell]:>7}  {cell}", flush=True)
-            except AssertionError as error:
-                results[cell] = "FAILED"
-                failures.append(cell)
-                print(f"FAILED  {time.monotonic() - begin:6.1f} s  {cell}\n{error}", flush=True)
-            left = processes_of(case.cluster.run_dir)
-            send(signal.SIGKILL, *(p.pid for p in left))
-            if not options.keep:
-                shutil.rmtree(case.cluster.run_dir, ignore_errors=True)
+                seconds = f"{time.monotonic() - begin:.1f} s"
+                return f"ok      {seconds:>7}  {cell}", seconds
+            except Exception as error:  # whatever it is, the other cells are carried out
+                why = error if isinstance(error, AssertionError) else traceback.format_exc()
+                return f"FAILED  {time.monotonic() - begin:6.1f} s  {cell}\n{case.cluster.run_dir}\n{why}", FAILED
+            finally:
+                send(signal.SIGKILL, *(p.pid for p in processes_of(case.cluster.run_dir)))
+                if not options.keep:
+                    shutil.rmtree(case.cluster.run_dir, ignore_errors=True)
+
+        with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+            futures = {pool.submit(carry_out, index, cell): cell for index, cell in enumerate(cells)}
+            for future in concurrent.futures.as_completed(futures):
+                if (done := future.result()) is not None:
+                    line, results[futures[future]] = done
+                    print(line, flush=True)
     finally:
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
+    failures = [cell for cell, result in results.items() if result == FAILED]
     if options.markdown:
         options.markdown.write_text(to_markdown(results))
     print(f"{len(results) - len(failures)} of {len(results)} cells passed in {time.monotonic() - start:.0f} s; "
