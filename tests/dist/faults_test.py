@@ -362,7 +362,7 @@ class Mpirun(FaultsTest):
 
 class Coordinator(FaultsTest):
     def test_dies_at_every_write_to_its_ledger_and_nothing_is_lost(self):
-        settings = ("max_steps=80",)
+        settings = ("max_steps=80", "schedular.epochs=20")
         faults = [f"coordinator/{phase}@{write}:kill" for write in range(2, 6)
                   for phase in ("ledger", "ledger_committed")]
         with self.cluster(external=True, settings=settings, faults=faults) as cluster:

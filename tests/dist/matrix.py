@@ -276,7 +276,7 @@ def main():
     parser.add_argument("--budget-s", type=float, default=420, help="time after which no further case of the "
                         "seeded selection is begun")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
-    parser.add_argument("--jobs", type=int, default=2, help="cases at a time")
+    parser.add_argument("--jobs", type=int, default=3, help="cases at a time")
     parser.add_argument("--markdown", type=pathlib.Path, help="write the results as a table")
     parser.add_argument("--keep", action="store_true", help="keep the folder, with all run directories")
     options = parser.parse_args()
