@@ -277,6 +277,14 @@ class Damage(FaultsTest):
             self.assertEqual(cluster.ask("status")["last_step"]["skipped"], 1)
             self.assertNotEqual(cluster.outcome()["state_digest"], self.lone_digest(SHORT))
 
+    def test_a_flipped_bit_in_one_workers_state_is_found_named_and_repaired(self):
+        with self.cluster(workers=3, settings=SHORT, faults=["trainer.1/state@6:damage"]) as cluster:
+            cluster.wait_for_mark("trainer.1-state@6-damage")
+            self.expect_success(cluster, SHORT)
+            self.assertEqual({e["rank"] for e in cluster.events("state_differs")}, {1})
+            self.assertEqual({e["cause"] for e in cluster.events("recovery")}, {"digest"})
+            self.assertEqual(cluster.events("trainer_killed", "trainer_exited"), [])
+
     def test_a_batch_that_crashes_every_trainer_ends_the_run_and_is_named(self):
         with self.cluster(settings=SHORT, faults=["trainer/forward@9:abort*"]) as cluster:
             codes = cluster.wait_for_end()
@@ -284,7 +292,7 @@ class Damage(FaultsTest):
             outcome = cluster.outcome()
             self.assertEqual(outcome["state"], "FAILED")
             self.assertEqual(outcome["exit_code"], 93)
-            self.assertRegex(outcome["reason"], r"\b(iteration|step) (9|10)\b")
+            self.assertRegex(outcome["reason"], r"iteration 9, virtual rank \d, samples at positions \d+ to \d+ \(.*jpg")
             cluster.wait_until_nobody_is_left()
 
 
