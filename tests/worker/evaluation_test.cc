@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -155,7 +156,8 @@ EvalSet SmallSet() {
   for (int64_t text = 0; text < set.num_texts(); ++text) {
     ids.emplace_back(static_cast<size_t>(2 + text % 4), 10 + text);
   }
-  set.tokens = PadTokens(ids, 0, 8);
+  const std::vector<std::span<const int64_t>> rows(ids.begin(), ids.end());
+  set.tokens = PadTokens(rows, 0, 8);
   return set;
 }
 
