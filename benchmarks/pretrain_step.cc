@@ -89,11 +89,11 @@ int Run(const Arguments& arguments) {
   if (!config->bert_config.vocab_size) config->bert_config.vocab_size = arguments.vocab_size;
   const int threads = static_cast<int>(config->threads_per_worker.value_or(AvailableCores()));
   const int ranks = static_cast<int>(config->virtual_ranks.value_or(1));
-  const absl::StatusOr<torch::Device> device = ConfigureCompute(
-      {.device = arguments.device,
-       .threads = threads,
-       .deterministic = config->deterministic.value_or(arguments.device == "cpu"),
-       .tf32 = config->precision == RunConfig::Precision::kTf32});
+  const absl::StatusOr<torch::Device> device =
+      ConfigureCompute({.device = arguments.device,
+                        .threads = threads,
+                        .deterministic = config->deterministic.value_or(arguments.device == "cpu"),
+                        .tf32 = config->precision == RunConfig::Precision::kTf32});
   if (!device.ok()) {
     spdlog::error("{}", device.status().message());
     return 64;
@@ -110,7 +110,8 @@ int Run(const Arguments& arguments) {
                      .batch_size = config->batch_size,
                      .steps_per_epoch = 1000,
                      .schedule = LearningRateOptions(*config),
-                     .distillation = {.alpha = config->alpha, .ramp = false}},
+                     .distillation = {.alpha = config->alpha, .ramp = false},
+                     .gradient_order = ReductionOrder(*config)},
                     Place::Alone(ranks));
   const int64_t values = state.arena().layout().num_values();
   fmt::print(
@@ -121,8 +122,7 @@ int Run(const Arguments& arguments) {
   for (int i = 0; i < arguments.warm_up + arguments.steps; ++i) {
     const PretrainInputs inputs =
         MakeInputs(options, config->batch_size, arguments.text_length, *device);
-    const auto report =
-        step.Run([&](int64_t) -> absl::StatusOr<PretrainInputs> { return inputs; });
+    const auto report = step.Run([&](int64_t) -> absl::StatusOr<PretrainInputs> { return inputs; });
     if (!report.ok()) {
       spdlog::error("{}", report.status().message());
       return 1;

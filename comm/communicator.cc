@@ -9,6 +9,11 @@
 
 namespace albef {
 
+Work Communicator::Sum(Lane, std::string name, const torch::Tensor&) {
+  return Work::Failed(std::move(name),
+                      absl::UnimplementedError("only NCCL sums in an order of its own"));
+}
+
 Work Communicator::AllGather(Lane lane, std::string name, const torch::Tensor& own,
                              const std::vector<torch::Tensor>& gathered) {
   const auto own_rank = static_cast<size_t>(rank());

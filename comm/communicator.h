@@ -56,6 +56,11 @@ class Communicator {
   virtual Work Exchange(Lane lane, std::string name, std::vector<Transfer> sends,
                         std::vector<Transfer> receives) = 0;
 
+  // Replaces `values` by their sums over all ranks, added in an order that the transport chooses:
+  // all ranks get the same bits, but not those of another number of ranks. For large tensors where
+  // that does not matter. UNIMPLEMENTED unless the transport adds by itself.
+  virtual Work Sum(Lane lane, std::string name, const torch::Tensor& values);
+
   // All pending and later operations return `reason` (which must be an error), now.
   virtual void Abort(absl::Status reason) = 0;
 

@@ -100,6 +100,12 @@ TreeReduction::~TreeReduction() {
   thread_.join();
 }
 
+const torch::Tensor& TreeReduction::BeginLeaf() {
+  torch::NoGradGuard no_grad;
+  Leaf().zero_();
+  return Leaf();
+}
+
 void TreeReduction::MarkReady(int64_t offset) {
   if (!Distributed() || !sums_.AtLastLeaf()) return;
   const int64_t region = plan_.RegionAt(offset);

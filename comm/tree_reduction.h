@@ -13,15 +13,10 @@
 //
 //   exchange 0, exchange 1, gather 0, exchange 2, gather 1, … on Lane::kGradients
 //
-// One step:
-//
-//   for each hosted virtual rank: backward into Leaf(), where hooks may call MarkReady();
-//                                 AddLeaf()
-//   Finish()
-//
 // A lone worker needs no communicator; nothing is sent, and no memory taken beyond the arenas.
 //
-// Leaf(), AddLeaf(), Finish() and Reset() belong to one thread; MarkReady() may be called from any.
+// Leaf() and BeginLeaf(), AddLeaf(), Finish() and Reset() belong to one thread; MarkReady() may be
+// called from any.
 #ifndef ALBEF_COMM_TREE_REDUCTION_H_
 #define ALBEF_COMM_TREE_REDUCTION_H_
 
@@ -35,13 +30,14 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "comm/communicator.h"
+#include "comm/gradient_reduction.h"
 #include "comm/partial_sums.h"
 #include "comm/reduction_plan.h"
 #include "comm/slices.h"
 
 namespace albef {
 
-class TreeReduction {
+class TreeReduction : public GradientReduction {
  public:
   struct Options {
     int64_t bucket_bytes = 4 << 20;
@@ -57,7 +53,7 @@ class TreeReduction {
                 std::vector<torch::Tensor> arenas, Options options);
 
   // Aborts the communicator if a step is under way.
-  ~TreeReduction();
+  ~TreeReduction() override;
 
   TreeReduction(const TreeReduction&) = delete;
   TreeReduction& operator=(const TreeReduction&) = delete;
@@ -65,26 +61,18 @@ class TreeReduction {
   // Where the gradient of the next virtual rank goes; it holds old values until then.
   const torch::Tensor& Leaf() const { return sums_.Leaf(); }
 
-  // Says that Leaf() is final in the region that starts at `offset`. Ignored before the last hosted
-  // virtual rank, so that the hooks need not know which it is.
-  void MarkReady(int64_t offset);
-
-  // Puts Leaf() on the stack. Call in virtual-rank order, once per hosted virtual rank and step.
-  void AddLeaf();
-
-  // Waits for the mean over all virtual ranks and returns it, valid until the next AddLeaf(). An
-  // error is the communicator's, and final.
-  absl::StatusOr<torch::Tensor> Finish();
-
-  // Forgets the leaves of a step that was given up. If buckets have left already, this aborts the
-  // communicator.
-  void Reset();
+  // Leaf(), zeroed.
+  const torch::Tensor& BeginLeaf() override;
+  void MarkReady(int64_t offset) override;
+  // Puts Leaf() on the stack.
+  void AddLeaf() override;
+  absl::StatusOr<torch::Tensor> Finish() override;
+  void Reset() override;
 
   // Memory held beside the arenas.
   int64_t buffer_bytes() const;
 
-  // Bytes of gradients that this worker has sent and received, those under way included.
-  Communicator::Traffic traffic() const;
+  Communicator::Traffic traffic() const override;
 
  private:
   bool Distributed() const { return slices_.size() > 1; }

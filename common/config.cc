@@ -236,6 +236,22 @@ absl::Status CheckCombinations(const YamlNode& root, const RunConfig& config) {
   return absl::OkStatus();
 }
 
+absl::Status CheckReduction(const YamlNode& root, const RunConfig& config,
+                            std::string_view device) {
+  if (config.reduction != RunConfig::Reduction::kNccl) return absl::OkStatus();
+  if (device == "cpu") {
+    return Impossible(root, {"reduction"},
+                      "nccl adds gradients on GPUs, and this is --device cpu; allowed here: tree");
+  }
+  if (config.deterministic == true) {
+    return Impossible(
+        root, {"reduction", "deterministic"},
+        "nccl adds gradients in an order that depends on the number of workers, which "
+        "deterministic: true rules out; use reduction: tree, or deterministic: false");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckExists(const YamlNode& node, std::string_view key, const fs::path& path,
                          std::string_view base) {
   std::error_code error;
@@ -392,6 +408,7 @@ absl::StatusOr<RunConfig> ParseRunConfig(std::string_view yaml, const fs::path& 
   }
   ASSIGN_OR_RETURN(RunConfig config, ReadFields(root));
   RETURN_IF_ERROR(CheckCombinations(root, config));
+  RETURN_IF_ERROR(CheckReduction(root, config, options.device));
   if (options.check_files) RETURN_IF_ERROR(CheckFiles(root, config));
   return config;
 }

@@ -150,6 +150,12 @@ struct RunConfig {
     bool operator==(const Elastic&) const = default;
   };
 
+  // In which order the virtual ranks' gradients are added.
+  enum class Reduction {
+    kTree,  // a fixed one: the same bits for any number of workers
+    kNccl,  // NCCL's choice; GPU only, and faster
+  };
+
   enum class Precision {
     kFp32,
     kTf32,  // GPU only
@@ -182,6 +188,7 @@ struct RunConfig {
   std::optional<int64_t> virtual_ranks;       // unset: fixed at the first start
   std::optional<int64_t> threads_per_worker;  // unset: fixed at the first start
   std::optional<bool> deterministic;          // unset: true on the CPU, false on GPUs
+  std::optional<Reduction> reduction;         // unset: kNccl on GPUs unless deterministic
   uint64_t seed = 42;
   std::optional<int64_t> max_steps;  // iterations; unset: until schedular.epochs are over
   int64_t log_every_steps = 10;
@@ -195,6 +202,7 @@ struct ConfigOptions {
   std::vector<std::string> overrides =
       {};                   // "optimizer.lr=3e-4": dotted key, value in YAML; in order
   bool check_files = true;  // train_file, eval.file, tokenizer.vocab and init.* must exist
+  std::string device = {};  // "cpu", "cuda", or not known yet: what exists only there
 };
 
 absl::StatusOr<RunConfig> LoadRunConfig(const std::filesystem::path& path,
@@ -229,8 +237,8 @@ struct ConfigDifference {
 // fast, how long or how observed a run is (loader threads, checkpoint, eval, max_steps, logging,
 // limits), what acts only at the first start (init), and where the data lies (data.root,
 // tokenizer.vocab, and the folders of train_file: its entries count by file name). A key that is
-// left to the first start (virtual_ranks, threads_per_worker, deterministic, vocab_size) differs
-// only where both sides have a value.
+// left to the first start (virtual_ranks, threads_per_worker, deterministic, reduction, vocab_size)
+// differs only where both sides have a value.
 std::vector<ConfigDifference> DifferencesThatChangeTheResult(const RunConfig& before,
                                                              const RunConfig& after);
 

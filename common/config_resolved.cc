@@ -115,6 +115,7 @@ void FillFromRun(const RunConfig& run, RunConfig& config) {
   fill(run.virtual_ranks, config.virtual_ranks);
   fill(run.threads_per_worker, config.threads_per_worker);
   fill(run.deterministic, config.deterministic);
+  fill(run.reduction, config.reduction);
 }
 
 std::string ConfigDigest(const RunConfig& config) {

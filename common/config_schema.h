@@ -51,11 +51,14 @@ constexpr Rule Above(double low, double high) {
 
 inline constexpr std::array<std::pair<std::string_view, RunConfig::Precision>, 2> kPrecisions = {
     {{"fp32", RunConfig::Precision::kFp32}, {"tf32", RunConfig::Precision::kTf32}}};
+inline constexpr std::array<std::pair<std::string_view, RunConfig::Reduction>, 2> kReductions = {
+    {{"tree", RunConfig::Reduction::kTree}, {"nccl", RunConfig::Reduction::kNccl}}};
 inline constexpr std::array<std::pair<std::string_view, RunConfig::AugmentCompat>, 2>
     kAugmentCompats = {{{"corrected", RunConfig::AugmentCompat::kCorrected},
                         {"official", RunConfig::AugmentCompat::kOfficial}}};
 
 constexpr const auto& ChoicesOf(RunConfig::Precision) { return kPrecisions; }
+constexpr const auto& ChoicesOf(RunConfig::Reduction) { return kReductions; }
 constexpr const auto& ChoicesOf(RunConfig::AugmentCompat) { return kAugmentCompats; }
 
 // Calls visit(dotted key, field, rule) for every key, groups together. `Config` is RunConfig or
@@ -175,6 +178,7 @@ void VisitFields(Config& config, Visitor&& visit) {
   visit("virtual_ranks", config.virtual_ranks, Between(1, 1 << 16, Effect::kFirstStart));
   visit("threads_per_worker", config.threads_per_worker, Between(1, 1024, Effect::kFirstStart));
   visit("deterministic", config.deterministic, {.effect = Effect::kFirstStart});
+  visit("reduction", config.reduction, {.effect = Effect::kFirstStart});
   visit("seed", config.seed, {});
   visit("max_steps", config.max_steps, kOften);
   visit("log_every_steps", config.log_every_steps, kOften);

@@ -39,7 +39,23 @@ void FillFirstStart(const RunRequest& request, RunConfig& config) {
   if (!config.threads_per_worker) {
     config.threads_per_worker = std::max(1, AvailableCores() / request.num_workers_per_host);
   }
-  if (!config.deterministic) config.deterministic = request.device == "cpu";
+  const bool is_cpu = request.device == "cpu";
+  if (!config.deterministic) config.deterministic = is_cpu;
+  if (!config.reduction) {
+    config.reduction =
+        is_cpu || *config.deterministic ? RunConfig::Reduction::kTree : RunConfig::Reduction::kNccl;
+  }
+}
+
+// Of a run that began on GPUs. Where the user gives the key, its file and line are named earlier.
+absl::Status CheckReduction(const RunRequest& request, const RunConfig& config) {
+  if (request.device != "cpu" || config.reduction == RunConfig::Reduction::kTree) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(fmt::format(
+      "{}: reduction: nccl adds gradients on GPUs, and this is --device cpu; go on with --device "
+      "cuda, or start a new run in another --run-dir",
+      (request.run_dir / "config.yaml").string()));
 }
 
 // Iterations of the whole run: max_steps, or all epochs.
@@ -84,6 +100,7 @@ absl::StatusOr<RunSetup> RunSetup::Prepare(RunRequest request) {
     }
   }
   FillFirstStart(request, config);
+  RETURN_IF_ERROR(CheckReduction(request, config));
   ASSIGN_OR_RETURN(Dataset dataset, Dataset::Load(config, request.run_dir / "index"));
   ASSIGN_OR_RETURN(EpochPlan plan, PlanEpochs(config, dataset.train->size()));
   const int64_t target_step = TargetStep(config, plan.steps_per_epoch());

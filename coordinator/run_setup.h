@@ -34,7 +34,8 @@ struct RunRequest {
 std::string DescribeDifferences(const RunConfig& before, const RunConfig& after);
 
 struct RunSetup {
-  RunConfig config;  // complete: virtual_ranks, threads_per_worker, deterministic, vocab_size
+  // Complete: virtual_ranks, threads_per_worker, deterministic, reduction, vocab_size.
+  RunConfig config;
   std::filesystem::path run_dir;
   std::optional<RunDirectoryLock> lock;  // of the process that prepared the run
   std::unique_ptr<CheckpointStore> store;

@@ -8,13 +8,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 pairs=2000
 runs=${ALBEF_RUNS:-$PWD/runs}
+preset=release
 
 usage() {
   cat <<END
-Usage: deploy/quickstart.sh [--pairs N] [--set KEY=VALUE]…
+Usage: deploy/quickstart.sh [--pairs N] [--cuda] [--set KEY=VALUE]…
 
   --pairs N        training images to make (default $pairs); as many as were made before, or remove
                    the dataset first
+  --cuda           for NVIDIA GPUs: a larger download, and one worker per GPU, two at most
   --set KEY=VALUE  override a key of configs/quickstart.yaml, e.g. --set schedular.epochs=2
 
 Writes \$ALBEF_RUNS/quickstart (now: $runs/quickstart): data/ and run/.
@@ -28,6 +30,7 @@ while (($#)); do
       usage
       exit 0
       ;;
+    --cuda) preset=cuda ;;
     --pairs | --set)
       if (($# < 2)); then
         usage >&2
@@ -48,24 +51,36 @@ data=$runs/quickstart/data
 run=$runs/quickstart/run
 say() { printf '\nquickstart: %s\n' "$*"; }
 
+workers=2
+dependencies=() device=cpu
+if [[ $preset == cuda ]]; then
+  dependencies=(--cuda) device=cuda
+  gpus=$({ nvidia-smi --list-gpus || true; } | grep -c '^GPU') || {
+    printf 'quickstart: --cuda, but nvidia-smi lists no GPU here\n' >&2
+    exit 64
+  }
+  workers=$((gpus < 2 ? gpus : 2))
+fi
+
 say '1/4 what building needs'
-deploy/install-deps.sh
+deploy/install-deps.sh "${dependencies[@]}"
 
 say '2/4 build'
 definitions=()
 if [[ -n ${ALBEF_LIBTORCH:-} ]]; then definitions=("-DALBEF_LIBTORCH=$ALBEF_LIBTORCH"); fi
-cmake --preset release "${definitions[@]}"
+cmake --preset "$preset" "${definitions[@]}"
 # Compiling against LibTorch takes 2 GB at a time: no more jobs than cores.
-cmake --build build/release --parallel "$(nproc)" --target albef albef-coordinator \
+cmake --build "build/$preset" --parallel "$(nproc)" --target albef albef-coordinator \
   albef-worker albef-trainer
 
 say '3/4 dataset'
-build/release/bin/albef data synth --output "$data" --pairs "$pairs"
+"build/$preset/bin/albef" data synth --output "$data" --pairs "$pairs"
 
-say '4/4 pretraining on two workers'
+say "4/4 pretraining, workers: $workers"
 status=0
-deploy/mpirun/pretrain.sh -np 2 -- --config configs/quickstart.yaml --set "data.root=$data" \
-  "${overrides[@]}" --run-dir "$run" || status=$?
+export ALBEF_BIN=$PWD/build/$preset/bin
+deploy/mpirun/pretrain.sh -np "$workers" -- --device "$device" --config configs/quickstart.yaml \
+  --set "data.root=$data" "${overrides[@]}" --run-dir "$run" || status=$?
 if ((status == 75)); then say 'interrupted; run the same command again to go on'; fi
 if ((status != 0)); then exit "$status"; fi
 

@@ -4,7 +4,12 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#ifdef ALBEF_CUDA
+#include <ATen/cuda/CUDAContextLight.h>
+#endif
 #include <fmt/format.h>
+#include <torch/cuda.h>
 #include <torch/version.h>
 
 #include <sstream>
@@ -23,6 +28,13 @@ std::string CpuModel() {
   return cpuinfo->substr(begin, cpuinfo->find('\n', begin) - begin);
 }
 
+std::string GpuModel([[maybe_unused]] const torch::Device& device) {
+#ifdef ALBEF_CUDA
+  if (device.is_cuda()) return at::cuda::getDeviceProperties(device.index())->name;
+#endif
+  return "none";
+}
+
 }  // namespace
 
 absl::StatusOr<torch::Device> ConfigureCompute(const ComputeOptions& options) {
@@ -33,7 +45,16 @@ absl::StatusOr<torch::Device> ConfigureCompute(const ComputeOptions& options) {
           "--device cuda: this build has no CUDA or the machine no usable GPU; configure with "
           "-DALBEF_CUDA=ON, check nvidia-smi, or use --device cpu");
     }
-    device = torch::Device(torch::kCUDA, 0);
+    const auto num_gpus = static_cast<int64_t>(torch::cuda::device_count());
+    const int64_t index = num_gpus == 1 ? 0 : options.local_rank;
+    if (index >= num_gpus) {
+      return absl::InvalidArgumentError(fmt::format(
+          "--device cuda: worker {} of this machine, which has {} GPUs: start one worker per GPU, "
+          "and use virtual_ranks for more",
+          options.local_rank, num_gpus));
+    }
+    device = torch::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(index));
+    c10::impl::VirtualGuardImpl(torch::kCUDA).setDevice(device);
   } else if (options.device != "cpu") {
     return absl::InvalidArgumentError(
         fmt::format("--device {}: unknown device; use cpu or cuda", options.device));
@@ -53,7 +74,8 @@ absl::StatusOr<torch::Device> ConfigureCompute(const ComputeOptions& options) {
 
 std::map<std::string, std::string> ComputeFacts(const torch::Device& device) {
   return {
-      {"device", device.str()},
+      {"device", device.is_cuda() ? "cuda" : device.str()},
+      {"gpu", GpuModel(device)},
       {"cpu", CpuModel()},
       {"cpu_capability", at::get_cpu_capability()},
       {"threads_per_worker", std::to_string(at::get_num_threads())},

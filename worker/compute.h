@@ -13,14 +13,17 @@
 namespace albef {
 
 struct ComputeOptions {
-  std::string device = "cpu";  // "cpu" or "cuda" (the first visible GPU)
-  int threads = 1;             // intra-op threads of LibTorch
+  std::string device = "cpu";  // or "cuda"
+  // Of several visible GPUs this one is taken; a single one in any case, for launchers that show
+  // each worker its own.
+  int64_t local_rank = 0;
+  int threads = 1;  // intra-op threads of LibTorch
   bool deterministic = true;
   bool tf32 = false;  // GPU only
 };
 
-// Call once, before the first tensor operation. INVALID_ARGUMENT for a device this build or machine
-// lacks.
+// Call once, before the first tensor operation, in the thread that computes. INVALID_ARGUMENT for a
+// device this build or machine lacks.
 absl::StatusOr<torch::Device> ConfigureCompute(const ComputeOptions& options);
 
 // CPU or GPU model, instruction set LibTorch dispatches to, library versions, thread count.

@@ -28,6 +28,7 @@ absl::StatusOr<int64_t> ReadNumber(const Environment& environment, const char* n
 Launch LaunchedByMpirun(const BootstrapFacts& facts) {
   Launch launch{.order = facts.rank,
                 .expected_workers = facts.size,
+                .local_rank = facts.local_rank,
                 .spans_hosts = facts.spans_hosts,
                 .stale_term = facts.newest_term,
                 .exit_code = facts.exit_code};
@@ -47,6 +48,9 @@ absl::StatusOr<Launch> LaunchedOtherwise(const Environment& environment, bool ha
     Launch launch;
     ASSIGN_OR_RETURN(launch.order, ReadNumber(environment, "SLURM_PROCID"));
     ASSIGN_OR_RETURN(launch.expected_workers, ReadNumber(environment, "SLURM_STEP_NUM_TASKS"));
+    if (environment("SLURM_LOCALID") != nullptr) {
+      ASSIGN_OR_RETURN(launch.local_rank, ReadNumber(environment, "SLURM_LOCALID"));
+    }
     if (environment("SLURM_STEP_NUM_NODES") != nullptr) {
       ASSIGN_OR_RETURN(const int64_t nodes, ReadNumber(environment, "SLURM_STEP_NUM_NODES"));
       launch.spans_hosts = nodes > 1;

@@ -14,6 +14,7 @@ namespace albef {
 struct Launch {
   int64_t order = 0;             // −1: by hand, with a coordinator that is there already
   int64_t expected_workers = 0;  // started together with this one, itself included; 0: not known
+  int64_t local_rank = 0;        // among those started together on this machine
   bool spans_hosts = false;
   // Terms up to this one are of earlier starts.
   int64_t stale_term = 0;

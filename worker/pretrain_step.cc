@@ -6,6 +6,8 @@
 #include <string>
 #include <utility>
 
+#include "comm/sum_reduction.h"
+#include "comm/tree_reduction.h"
 #include "common/fault_point.h"
 #include "common/random.h"
 #include "common/status_macros.h"
@@ -30,10 +32,8 @@ class Laps {
   Clock::time_point last_ = start_;
 };
 
-std::vector<torch::Tensor> GradientArenas(const Arena& arena, int count) {
-  std::vector<torch::Tensor> arenas = {arena.gradients()};
-  while (static_cast<int>(arenas.size()) < count) arenas.push_back(arena.NewFlat());
-  return arenas;
+int CountArenas(GradientOrder order, const Slice& slice) {
+  return order == GradientOrder::kTree ? NumGradientArenas(slice) : 1;
 }
 
 // As failing memory would, in the lowest bit of a weight.
@@ -50,6 +50,21 @@ std::vector<ElementRange> Regions(const Layout& layout) {
     regions.push_back({.offset = entry.offset, .numel = entry.num_values});
   }
   return regions;
+}
+
+std::unique_ptr<GradientReduction> MakeReduction(const PretrainStep::Options& options,
+                                                 const Place& place, const Arena& arena,
+                                                 int num_arenas) {
+  std::vector<ElementRange> regions = Regions(arena.layout());
+  if (options.gradient_order == GradientOrder::kTransport) {
+    return std::make_unique<SumReduction>(place.communicator, place.slices, arena.gradients(),
+                                          SumReduction::Options{.regions = std::move(regions)});
+  }
+  std::vector<torch::Tensor> arenas = {arena.gradients()};
+  while (static_cast<int>(arenas.size()) < num_arenas) arenas.push_back(arena.NewFlat());
+  return std::make_unique<TreeReduction>(
+      place.communicator, place.slices, std::move(arenas),
+      TreeReduction::Options{.bucket_bytes = options.bucket_bytes, .regions = std::move(regions)});
 }
 
 // Rows of a tensor (rows_per_rank · V, …) that belong to each worker.
@@ -81,11 +96,10 @@ PretrainStep::PretrainStep(TrainState* state, Options options, Place place)
     : state_(state),
       options_(std::move(options)),
       place_(std::move(place)),
-      num_gradient_arenas_(NumGradientArenas(place_.slices[static_cast<size_t>(place_.rank)])),
+      num_gradient_arenas_(
+          CountArenas(options_.gradient_order, place_.slices[static_cast<size_t>(place_.rank)])),
       blocks_(state, {}),
-      reduction_(
-          place_.communicator, place_.slices, GradientArenas(state->arena(), num_gradient_arenas_),
-          {.bucket_bytes = options_.bucket_bytes, .regions = Regions(state->arena().layout())}) {}
+      reduction_(MakeReduction(options_, place_, state->arena(), num_gradient_arenas_)) {}
 
 PretrainStep::Gathering PretrainStep::GatherFeatures(
     const std::vector<torch::Tensor>& image_feat_m,
@@ -147,7 +161,7 @@ absl::StatusOr<PretrainStep::Report> PretrainStep::Run(const InputSource& inputs
     FaultPoint("data", iteration);
     absl::StatusOr<PretrainInputs> batch = inputs(v);
     if (!batch.ok()) {
-      reduction_.Reset();
+      reduction_->Reset();
       return batch.status();
     }
     laps.Add(seconds.data_wait);
@@ -165,28 +179,28 @@ absl::StatusOr<PretrainStep::Report> PretrainStep::Run(const InputSource& inputs
     if (v + 1 == hosted.end) gathering = GatherFeatures(image_feat_m, text_feat_m);
     laps.Add(seconds.forward);
 
-    arena.BindGradients(reduction_.Leaf());
-    reduction_.Leaf().zero_();
+    const torch::Tensor& gradients = reduction_->BeginLeaf();
+    arena.BindGradients(gradients);
     if (FaultPoint("gradient", iteration)) {
-      reduction_.Leaf()[0] = std::numeric_limits<float>::quiet_NaN();
+      gradients[0] = std::numeric_limits<float>::quiet_NaN();
     }
     {
       // The last virtual rank's gradients leave while backward is still at others of them.
       std::optional<Arena::GradientWatch> watch;
       if (place_.communicator != nullptr && v + 1 == hosted.end) {
         watch.emplace(arena,
-                      [this](const LayoutEntry& entry) { reduction_.MarkReady(entry.offset); });
+                      [this](const LayoutEntry& entry) { reduction_->MarkReady(entry.offset); });
       }
       (output.loss_mlm + output.loss_itc + output.loss_itm).backward();
     }
     laps.Add(seconds.backward);
 
-    reduction_.AddLeaf();
+    reduction_->AddLeaf();
     laps.Add(seconds.reduction);
   }
 
   options_.enter(Section::kExchange);
-  ASSIGN_OR_RETURN(const torch::Tensor mean, reduction_.Finish());
+  ASSIGN_OR_RETURN(const torch::Tensor mean, reduction_->Finish());
   for (const Work& work : gathering->works) RETURN_IF_ERROR(work.Wait());
   arena.BindGradients(mean);
   laps.Add(seconds.reduction);

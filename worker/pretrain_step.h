@@ -4,7 +4,7 @@
 //   1. Prologue: clamp τ, move the teacher.
 //   2. For each hosted virtual rank: seed the generators, forward, backward into an arena of its
 //      own. Teacher features of all virtual ranks are gathered meanwhile.
-//   3. Mean of all virtual ranks' gradients in tree order, beside the last backward.
+//   3. Mean of all virtual ranks' gradients, beside the last backward.
 //   4. Gate: a few words per virtual rank go to all workers; one copy of them to the host is the
 //      iteration's only wait for the device.
 //   5. Commit, or skip where a loss or gradient is not finite. Neither where the gate shows that
@@ -14,19 +14,21 @@
 // so that whoever misses the decision can still be told it and end the iteration as the others did.
 //
 // The result is a function of state, inputs and options alone; neither the number of workers nor
-// what failed before changes a bit. Not thread-safe.
+// what failed before changes a bit, unless gradients are summed in the transport's order. Not
+// thread-safe.
 #ifndef ALBEF_WORKER_PRETRAIN_STEP_H_
 #define ALBEF_WORKER_PRETRAIN_STEP_H_
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "comm/communicator.h"
+#include "comm/gradient_reduction.h"
 #include "comm/slices.h"
-#include "comm/tree_reduction.h"
 #include "model/albef.h"
 #include "model/schedule.h"
 #include "model/train_state.h"
@@ -50,6 +52,12 @@ struct Place {
   const RankRange& hosted() const { return slices[static_cast<size_t>(rank)].ranks; }
 };
 
+// In which order the virtual ranks' gradients are added.
+enum class GradientOrder {
+  kTree,       // the same for any number of workers
+  kTransport,  // the communicator's choice, and in one arena: the fast way on GPUs
+};
+
 class PretrainStep {
  public:
   struct Options {
@@ -59,7 +67,8 @@ class PretrainStep {
     int64_t steps_per_epoch = 1;
     ScheduleOptions schedule;
     DistillationOptions distillation;
-    int64_t bucket_bytes = 4 << 20;  // of gradients that leave together
+    int64_t bucket_bytes = 4 << 20;  // of gradients that leave together, in tree order
+    GradientOrder gradient_order = GradientOrder::kTree;
     // Flags to raise, asked at the gate.
     std::function<uint32_t()> raised_flags = [] { return 0U; };
     // Told what the worker is busy with.
@@ -130,7 +139,7 @@ class PretrainStep {
   const Place place_;
   const int num_gradient_arenas_;
   const StateBlocks blocks_;
-  TreeReduction reduction_;
+  const std::unique_ptr<GradientReduction> reduction_;
   std::optional<Held> held_;
   bool compares_all_ = false;  // of the state, at the next gate
 };

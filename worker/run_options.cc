@@ -54,4 +54,9 @@ ScheduleOptions LearningRateOptions(const RunConfig& config) {
 
 DistillationOptions AlphaOptions(const RunConfig& config) { return {.alpha = config.alpha}; }
 
+GradientOrder ReductionOrder(const RunConfig& config) {
+  return config.reduction == RunConfig::Reduction::kNccl ? GradientOrder::kTransport
+                                                         : GradientOrder::kTree;
+}
+
 }  // namespace albef

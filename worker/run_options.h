@@ -6,6 +6,7 @@
 #include "model/options.h"
 #include "model/schedule.h"
 #include "model/train_state.h"
+#include "worker/pretrain_step.h"
 
 namespace albef {
 
@@ -14,6 +15,7 @@ AlbefOptions ModelOptions(const RunConfig& config);
 TrainStateOptions StateOptions(const RunConfig& config, torch::Device device);
 ScheduleOptions LearningRateOptions(const RunConfig& config);
 DistillationOptions AlphaOptions(const RunConfig& config);
+GradientOrder ReductionOrder(const RunConfig& config);
 
 }  // namespace albef
 

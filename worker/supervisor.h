@@ -48,7 +48,8 @@ class Supervisor {
     std::string host = {};       // as the run calls this machine
     std::string worker_id = {};  // of this process alone
     int64_t order = -1;
-    std::string log_suffix = {};       // of this worker's and its trainer's log
+    int64_t local_rank = 0;       // among the workers of this machine, as far as the launcher knows
+    std::string log_suffix = {};  // of this worker's and its trainer's log
     std::string advertised_host = {};  // for other trainers; empty: found on the way
     bool is_first = false;             // starts a coordinator at once
     std::optional<CoordinatorCommand> coordinator = {};  // embedded; unset: external

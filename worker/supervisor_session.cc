@@ -167,6 +167,7 @@ void Supervisor::StartTrainer(const v1::StartTrainer& start) {
          .action = start.action(),
          .import_path = start.import_path(),
          .order = options_.order,
+         .local_rank = options_.local_rank,
          .mesh_host = options_.advertised_host.empty() ? local_host_ : options_.advertised_host,
          .log_name = fmt::format("trainer-{}.log", options_.log_suffix)});
     if (!started.ok()) {

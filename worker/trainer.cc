@@ -11,8 +11,10 @@
 
 #include "absl/strings/escaping.h"
 #include "checkpoint/digest.h"
+#include "comm/cuda_streams.h"
 #include "comm/grpc_communicator.h"
 #include "comm/mesh_server.h"
+#include "comm/nccl_communicator.h"
 #include "comm/slices.h"
 #include "common/fault_point.h"
 #include "common/format_absl.h"
@@ -163,8 +165,8 @@ class Trainer {
     // What the trainers must still do together if this one fails is up to the next generation.
     std::unique_ptr<Communicator> communicator;
     if (place.slices.size() > 1) {
-      absl::StatusOr<std::unique_ptr<Communicator>> connected =
-          GrpcCommunicator::Connect(*mesh_, MembershipOf(assign));
+      if (device_.is_cuda()) RETURN_IF_ERROR(PrepareNccl());
+      absl::StatusOr<std::unique_ptr<Communicator>> connected = Connect(MembershipOf(assign));
       if (!connected.ok()) {
         CommunicationFailed(connected.status());
         return absl::OkStatus();
@@ -216,6 +218,20 @@ class Trainer {
           {.address = member.mesh_address(), .incarnation = member.incarnation()});
     }
     return membership;
+  }
+
+  // Once a generation has other members: a lone worker needs no NCCL.
+  absl::Status PrepareNccl() {
+    if (nccl_.has_value()) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const NcclApi nccl, LoadNccl());
+    ASSIGN_OR_RETURN(std::shared_ptr<StreamDevice> streams, CudaStreams(device_));
+    nccl_ = NcclCommunicator::Options{.nccl = nccl, .device = std::move(streams)};
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::unique_ptr<Communicator>> Connect(const MeshMembership& membership) {
+    if (!nccl_.has_value()) return GrpcCommunicator::Connect(*mesh_, membership);
+    return NcclCommunicator::Connect(*mesh_, membership, *nccl_);
   }
 
   // Brings this member to the generation's state. Failures of the communicator are not reported
@@ -356,6 +372,7 @@ class Trainer {
   ActivityTracker* const activity_;
   SupervisorLink* const link_;
 
+  std::optional<NcclCommunicator::Options> nccl_;  // on GPUs
   std::unique_ptr<TrainState> state_;
   std::unique_ptr<Communicator> communicator_;  // of the last generation that was synchronised
   std::unique_ptr<TrainingLoop> loop_;          // uses both
@@ -372,6 +389,7 @@ absl::Status SetUpAndRun(const TrainerOptions& options, MeshServer* mesh, Activi
   const RunConfig& config = setup.config;
   ASSIGN_OR_RETURN(const torch::Device device,
                    ConfigureCompute({.device = options.device,
+                                     .local_rank = options.local_rank,
                                      .threads = static_cast<int>(*config.threads_per_worker),
                                      .deterministic = *config.deterministic,
                                      .tf32 = config.precision == RunConfig::Precision::kTf32}));

@@ -21,6 +21,7 @@ struct TrainerOptions {
   std::string run_id;
   std::string token;  // of the run
   std::string device = "cpu";
+  int64_t local_rank = 0;  // which chooses the GPU
   StartAction action = StartAction::kNew;
   std::filesystem::path import_path;
   int64_t incarnation = 0;

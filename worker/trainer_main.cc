@@ -21,7 +21,7 @@ constexpr int kControlDescriptor = 3;
 
 int Main(int argc, char** argv) {
   std::string run_dir, run_id, device = "cpu", action = "new", import_path, mesh_host = "127.0.0.1";
-  int64_t parent_pid = 0, incarnation = 0, order = -1;
+  int64_t parent_pid = 0, incarnation = 0, order = -1, local_rank = 0;
   bool is_supervised = false;
   CLI::App app("Trains for albef-worker, which starts it. Use albef-worker.", "albef-trainer");
   app.add_flag("--supervised", is_supervised, "the control socket is descriptor 3")->required();
@@ -34,6 +34,7 @@ int Main(int argc, char** argv) {
   app.add_option("--import-path", import_path, "for --action import");
   app.add_option("--incarnation", incarnation, "of this process")->required();
   app.add_option("--order", order, "of the worker");
+  app.add_option("--local-rank", local_rank, "of the worker, on its machine: chooses the GPU");
   app.add_option("--mesh-host", mesh_host, "address to listen on for other trainers");
   try {
     app.parse(argc, argv);
@@ -70,6 +71,7 @@ int Main(int argc, char** argv) {
                          .run_id = run_id,
                          .token = *token,
                          .device = device,
+                         .local_rank = local_rank,
                          .action = action == "new"      ? StartAction::kNew
                                    : action == "import" ? StartAction::kImport
                                                         : StartAction::kContinue,

@@ -50,6 +50,7 @@ std::vector<std::string> TrainerArguments(const TrainerProcess::Options& options
                                         fmt::format("--action={}", ActionName(options.action)),
                                         fmt::format("--incarnation={}", incarnation),
                                         fmt::format("--order={}", options.order),
+                                        fmt::format("--local-rank={}", options.local_rank),
                                         "--mesh-host=" + options.mesh_host};
   if (options.action == v1::START_ACTION_IMPORT) {
     arguments.push_back("--import-path=" + options.import_path);

@@ -31,6 +31,7 @@ class TrainerProcess {
     v1::StartAction action = v1::START_ACTION_CONTINUE;
     std::string import_path = {};
     int64_t order = 0;
+    int64_t local_rank = 0;
     std::string mesh_host = {};
     std::string log_name = {};  // of the file in RUN_DIR/logs
   };

@@ -67,6 +67,7 @@ absl::StatusOr<TrainingLoop::Boundary> TrainingLoop::Run(Place place, int64_t la
                             .steps_per_epoch = plan().steps_per_epoch(),
                             .schedule = LearningRateOptions(config()),
                             .distillation = AlphaOptions(config()),
+                            .gradient_order = ReductionOrder(config()),
                             .raised_flags = options_.raised_flags,
                             .enter = options_.enter},
       std::move(place));

@@ -109,8 +109,8 @@ Preparation Prepare(const Arguments& arguments) {
   const auto refuse = [](ExitCode code, const absl::Status& status) {
     return Preparation{.exit_code = Code(code), .message = std::string(status.message())};
   };
-  absl::StatusOr<RunConfig> config =
-      LoadRunConfig(arguments.config_path, {.overrides = arguments.overrides});
+  absl::StatusOr<RunConfig> config = LoadRunConfig(
+      arguments.config_path, {.overrides = arguments.overrides, .device = arguments.device});
   if (!config.ok()) return refuse(ExitCode::kUsage, config.status());
   if (!arguments.advertise.empty()) {
     if (const auto host = ResolveAdvertised(arguments.advertise); !host.ok()) {
@@ -171,6 +171,7 @@ Supervisor::Options SupervisorOptions(const Arguments& arguments, const Launch& 
                                    std::chrono::system_clock::now().time_since_epoch())
                                    .count()),
       .order = launch.order,
+      .local_rank = launch.local_rank,
       .log_suffix =
           launch.order >= 0 ? std::to_string(launch.order) : fmt::format("{}-{}", host, ::getpid()),
       .is_first = launch.order == 0 && arguments.coordinator.empty(),

@@ -29,6 +29,7 @@ TEST(ResolvedYaml, ReadsBackAsTheSameConfig) {
   config.seed = 18446744073709551615u;
   config.deterministic = false;
   config.max_steps = 1000000000000000;
+  config.reduction = RunConfig::Reduction::kNccl;
   config.precision = RunConfig::Precision::kTf32;
   config.data.augment_compat = RunConfig::AugmentCompat::kOfficial;
   EXPECT_EQ(MustParse(ResolvedYaml(config)), config);
@@ -115,9 +116,17 @@ TEST(ConfigDifferences, CoverTheMathsAndNothingElse) {
   }
 }
 
+TEST(ConfigDifferences, TheOrderOfAdditionsIsOneOfThemOnceItIsFixed) {
+  const RunConfig tree = MustParse(kMinimal, {"reduction=tree"});
+  const RunConfig nccl = MustParse(kMinimal, {"reduction=nccl"});
+  EXPECT_THAT(DifferingKeys(tree, nccl), ElementsAre("reduction"));
+  EXPECT_THAT(DifferingKeys(tree, MustParse(kMinimal)), IsEmpty());
+}
+
 TEST(ConfigDifferences, WhatWasLeftToTheFirstStartIsTakenFromTheRun) {
-  const RunConfig run = MustParse(kMinimal, {"virtual_ranks=4", "threads_per_worker=2",
-                                             "deterministic=true", "bert_config.vocab_size=99"});
+  const RunConfig run =
+      MustParse(kMinimal, {"virtual_ranks=4", "threads_per_worker=2", "deterministic=true",
+                           "reduction=tree", "bert_config.vocab_size=99"});
   RunConfig config = MustParse(kMinimal);
   EXPECT_THAT(DifferingKeys(run, config), IsEmpty());
   FillFromRun(run, config);

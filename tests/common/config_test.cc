@@ -169,6 +169,8 @@ TEST(RunConfig, NamesFileLineKeyAndWhatIsAllowed) {
               "optimizer.opt: \"sgd\" is not available in this version; allowed: adamW"},
       BadLine{"precision: bf16",
               "precision: \"bf16\" is not available in this version; allowed: fp32, tf32"},
+      BadLine{"reduction: ring",
+              "reduction: \"ring\" is not available in this version; allowed: tree, nccl"},
       BadLine{"data: {augment_compat: both}",
               "data.augment_compat: \"both\" is not available in this version; allowed: corrected, "
               "official"},
@@ -215,6 +217,22 @@ TEST(RunConfig, NamesFileLineKeyAndWhatIsAllowed) {
     EXPECT_THAT(error, StartsWith(fmt::format("run.yaml:{}: {}", is_late ? 4 : 3, bad.error)))
         << bad.line;
   }
+}
+
+TEST(RunConfig, NamesTheLineOfWhatTheDeviceOrDeterminismRulesOut) {
+  const auto error_of = [](std::string_view lines, std::string device) {
+    const auto config = ParseRunConfig(fmt::format("{}{}\n", kMinimal, lines), "run.yaml",
+                                       {.check_files = false, .device = std::move(device)});
+    return std::string(config.status().message());
+  };
+  EXPECT_THAT(error_of("seed: 1\nreduction: nccl", "cpu"),
+              StartsWith("run.yaml:4: reduction: nccl adds gradients on GPUs, and this is --device "
+                         "cpu; allowed here: tree"));
+  EXPECT_THAT(error_of("deterministic: true\nreduction: nccl", "cuda"),
+              StartsWith("run.yaml:4: reduction: nccl adds gradients in an order that depends on"));
+  EXPECT_EQ(error_of("reduction: nccl", "cuda"), "");
+  EXPECT_EQ(error_of("reduction: nccl", ""), "");
+  EXPECT_EQ(error_of("reduction: tree\ndeterministic: true", "cpu"), "");
 }
 
 TEST(RunConfig, NamesTheLineOfBertConfigsKeys) {

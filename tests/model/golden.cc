@@ -1,6 +1,7 @@
 #include "tests/model/golden.h"
 
 #include <fmt/format.h>
+#include <torch/cuda.h>
 #include <torch/utils.h>
 
 #include <cstdlib>
@@ -55,6 +56,15 @@ std::string FirstOfTied(const std::string& name) {
 std::filesystem::path Root() {
   const char* root = std::getenv("ALBEF_GOLDENS");
   return root != nullptr ? root : "tests/golden";
+}
+
+torch::Device TestDevice() {
+  const char* name = std::getenv("ALBEF_TEST_DEVICE");
+  const torch::Device device(name != nullptr ? name : "cpu");
+  if (device.is_cuda() && !torch::cuda::is_available()) {
+    Fail(fmt::format("ALBEF_TEST_DEVICE={}: this build has no CUDA, or the machine no GPU", name));
+  }
+  return device;
 }
 
 nlohmann::json ReadJson(const std::string& name, const std::string& folder) {

@@ -22,6 +22,9 @@ using TensorMap = std::map<std::string, torch::Tensor, std::less<>>;
 // $ALBEF_GOLDENS, else tests/golden below the source root.
 std::filesystem::path Root();
 
+// $ALBEF_TEST_DEVICE, else the CPU. Where there is no such device the test that asks throws.
+torch::Device TestDevice();
+
 // Root()/FOLDER/NAME.json and NAME.safetensors.
 nlohmann::json ReadJson(const std::string& name, const std::string& folder = "pretrain");
 TensorMap ReadTensors(const std::string& name, const std::string& folder = "pretrain");

@@ -39,7 +39,8 @@ ScheduleOptions ToSchedule(const nlohmann::json& golden) {
 std::unique_ptr<TrainState> MakeState(const nlohmann::json& golden, const std::string& init,
                                       torch::ScalarType dtype) {
   const nlohmann::json& optimizer = golden.at("optimizer");
-  TrainStateOptions options{.momentum = golden.at("config").at("momentum"), .dtype = dtype};
+  TrainStateOptions options{
+      .momentum = golden.at("config").at("momentum"), .device = TestDevice(), .dtype = dtype};
   options.adamw.weight_decay = optimizer.at("weight_decay");
   options.adamw.beta1 = optimizer.at("betas")[0];
   options.adamw.beta2 = optimizer.at("betas")[1];

@@ -23,7 +23,8 @@ TrajectoryTolerances RanksTolerances(torch::ScalarType dtype);
 
 ScheduleOptions ToSchedule(const nlohmann::json& golden);
 
-// A state of the case's sizes and optimizer, with the initial values in the fixture `init`.
+// A state of the case's sizes and optimizer, on TestDevice(), with the initial values in the
+// fixture `init`.
 std::unique_ptr<TrainState> MakeState(const nlohmann::json& golden, const std::string& init,
                                       torch::ScalarType dtype);
 

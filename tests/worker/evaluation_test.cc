@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -73,6 +74,7 @@ class RetrievalGolden : public testing::Test {
     EXPECT_THAT(report->unexpected, testing::IsEmpty());
     for (const std::string& key : report->missing) EXPECT_THAT(key, HasSubstr(".cls.predictions."));
     model->to(dtype);
+    model->to(golden::TestDevice());
     model->eval();
     return model;
   }
@@ -87,9 +89,10 @@ TEST_F(RetrievalGolden, ScoresAreThoseOfTheReference) {
        {std::pair(torch::kFloat64, 1e-10), std::pair(torch::kFloat32, 3e-5)}) {
     SCOPED_TRACE(c10::toString(dtype));
     Albef model = MakeModel(dtype);
-    const ImageEncoding images = model->EncodeImage(tensors_.at("in.image").to(dtype));
-    const torch::Tensor& mask_RT = tensors_.at("in.attention_mask");
-    const TextEncoding texts = model->EncodeText(tensors_.at("in.input_ids"), mask_RT);
+    const torch::Device device = golden::TestDevice();
+    const ImageEncoding images = model->EncodeImage(tensors_.at("in.image").to(device, dtype));
+    const torch::Tensor mask_RT = tensors_.at("in.attention_mask").to(device);
+    const TextEncoding texts = model->EncodeText(tensors_.at("in.input_ids").to(device), mask_RT);
     EXPECT_TRUE(golden::RelClose(images.feat_BE, tensors_.at("out.image_embeds"), tolerance));
     EXPECT_TRUE(golden::RelClose(texts.feat_BE, tensors_.at("out.text_embeds"), tolerance));
 
@@ -103,8 +106,8 @@ TEST_F(RetrievalGolden, ScoresAreThoseOfTheReference) {
                                         .rerank_top_k = golden_.at("hparams").at("k_test")});
     ASSERT_TRUE(scores.ok()) << scores.status();
     EXPECT_TRUE(golden::RelClose(scores->similarity_IR, tensors_.at("out.sims"), tolerance));
-    for (const auto& [actual, name] : {std::pair(scores->text_score_IR, "out.score_i2t"),
-                                       std::pair(scores->image_score_RI, "out.score_t2i")}) {
+    for (const auto& [actual, name] : {std::pair(scores->text_score_IR.cpu(), "out.score_i2t"),
+                                       std::pair(scores->image_score_RI.cpu(), "out.score_t2i")}) {
       const torch::Tensor& expected = tensors_.at(name);
       const torch::Tensor is_ranked = expected != -100;
       EXPECT_TRUE(actual.ne(-100).equal(is_ranked)) << name;

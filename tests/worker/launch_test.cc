@@ -71,6 +71,14 @@ TEST(Launch, OneRankThatCannotStartEndsAll) {
   EXPECT_THAT(launch.reason, HasSubstr("rank 2 of 3"));
 }
 
+TEST(Launch, KnowsTheRankOnTheMachineWhereTheLauncherDoes) {
+  EXPECT_EQ(LaunchedByMpirun({.rank = 5, .size = 8, .local_rank = 1}).local_rank, 1);
+  std::map<std::string, std::string> values = {
+      {"SLURM_PROCID", "5"}, {"SLURM_STEP_NUM_TASKS", "8"}, {"SLURM_LOCALID", "1"}};
+  EXPECT_EQ(LaunchedOtherwise(Of(values), false, 0)->local_rank, 1);
+  EXPECT_EQ(LaunchedOtherwise(Of({}), true, 0)->local_rank, 0);
+}
+
 TEST(NetworkAddress, TakesHostsFromAddresses) {
   EXPECT_EQ(HostOf("127.0.0.1:80"), "127.0.0.1");
   EXPECT_EQ(HostOf("node7:4711"), "node7");

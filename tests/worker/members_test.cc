@@ -11,6 +11,7 @@
 
 #include "comm/local_communicator.h"
 #include "model/initialization.h"
+#include "tests/comm/nccl_ranks.h"
 #include "tests/model/tiny_model.h"
 #include "worker/pretrain_step.h"
 #include "worker/state_transfer.h"
@@ -87,7 +88,8 @@ struct Expected {
 };
 
 // Runs `body(place, turn)` on a thread per member.
-void RunMembers(LocalGroup& group, int size, const std::function<void(Place, Turn&)>& body) {
+template <typename Group>
+void RunMembers(Group& group, int size, const std::function<void(Place, Turn&)>& body) {
   std::mutex mutex;
   std::vector<std::thread> threads;
   for (int rank = 0; rank < size; ++rank) {
@@ -199,6 +201,52 @@ TEST(MembersThatDiffer, NameNobodyWhereHalfIsAgainstHalf) {
     EXPECT_TRUE(report->decision.difference->minority_ranks.empty());
     EXPECT_EQ(state->counters().iteration, 0);
   });
+}
+
+// The digest of each member's state after all iterations, and the decision about the last one.
+struct Ending {
+  Hash128 digest;
+  GateDecision decision;
+};
+
+std::vector<Ending> EndingsWithNccl(int size, GradientOrder order) {
+  NcclRanks ranks(size);
+  ranks.MustConnect();
+  std::vector<Ending> endings(static_cast<size_t>(size));
+  RunMembers(ranks, size, [&](const Place& place, Turn& turn) {
+    const auto state = NewState(3);
+    PretrainStep::Options options = StepOptions(&turn);
+    options.gradient_order = order;
+    PretrainStep step(state.get(), options, place);
+    EXPECT_TRUE(order == GradientOrder::kTree || step.num_gradient_arenas() == 1);
+    Ending& ending = endings[static_cast<size_t>(place.rank)];
+    for (int i = 0; i < kIterations; ++i) {
+      const auto report = RunStep(step, *state);
+      ASSERT_TRUE(report.ok()) << report.status();
+      ending.decision = report->decision;
+    }
+    ending.digest = Digest(*state);
+  });
+  return endings;
+}
+
+TEST(MembersWithNccl, ReachTheStateOfALoneWorkerInTreeOrder) {
+  const Expected expected(kIterations);
+  for (const Ending& ending : EndingsWithNccl(3, GradientOrder::kTree)) {
+    EXPECT_EQ(ToHex(ending.digest), ToHex(Digest(*expected.state)));
+  }
+}
+
+TEST(MembersWithNccl, AgreeInNcclsOrderAndComeCloseToTheTree) {
+  const Expected expected(kIterations);
+  const std::vector<Ending> endings = EndingsWithNccl(3, GradientOrder::kTransport);
+  for (const Ending& ending : endings) {
+    EXPECT_EQ(ToHex(ending.digest), ToHex(endings[0].digest));
+    const GateDecision& wanted = expected.decisions.back();
+    EXPECT_NEAR(ending.decision.loss_mlm, wanted.loss_mlm, 1e-3);
+    EXPECT_NEAR(ending.decision.loss_itc, wanted.loss_itc, 1e-3);
+    EXPECT_NEAR(ending.decision.loss_itm, wanted.loss_itm, 1e-3);
+  }
 }
 
 // One bucket holds the tiny arena: features of images and texts, the gradients' two operations,

@@ -21,7 +21,8 @@ class PretrainStepGolden : public testing::TestWithParam<torch::ScalarType> {
     return [this, &tensors, prefix](int64_t rank) -> absl::StatusOr<PretrainInputs> {
       const torch::Tensor image_BCHW =
           tensors.at("images").index_select(0, tensors.at(prefix(rank) + "image_index"));
-      return golden::ToInputs(tensors, prefix(rank), image_BCHW, GetParam());
+      return golden::ToInputs(tensors, prefix(rank), image_BCHW,
+                              torch::TensorOptions(golden::TestDevice()).dtype(GetParam()));
     };
   }
 };
