@@ -138,11 +138,11 @@ absl::StatusOr<PretrainStep::Report> PretrainStep::Run(const InputSource& inputs
   held_.reset();
   const int64_t iteration = state_->counters().iteration;
   const EpochPosition position = PositionOf(iteration, options_.steps_per_epoch);
-  Report report{
-      .decision = {.iteration = iteration},
-      .learning_rate = LearningRate(options_.schedule, position),
-      .alpha = DistillationWeight(options_.distillation, position, options_.steps_per_epoch),
-      .num_pairs = options_.virtual_ranks * options_.batch_size};
+  Report report;
+  report.decision.iteration = iteration;
+  report.learning_rate = LearningRate(options_.schedule, position);
+  report.alpha = DistillationWeight(options_.distillation, position, options_.steps_per_epoch);
+  report.num_pairs = options_.virtual_ranks * options_.batch_size;
   PhaseSeconds& seconds = report.seconds;
   Laps laps;
   Albef model = state_->model();
