@@ -300,7 +300,9 @@ TEST(StateTransfer, GivesReceiversTheWholeStateAndLeavesOthersAlone) {
     Communicator& communicator = *place.communicator;
     EXPECT_TRUE(TransferState(state, {.source = 1, .receivers = {2}}, communicator).ok());
     EXPECT_EQ(ToHex(Digest(*blank)), ToHex(place.rank == 2 ? Digest(*expected.state) : before));
-    if (place.rank == 2) EXPECT_EQ(blank->counters(), expected.state->counters());
+    if (place.rank == 2) {
+      EXPECT_EQ(blank->counters(), expected.state->counters());
+    }
     // All three have done the same operations, so another one fits.
     const torch::Tensor one = torch::ones(1);
     EXPECT_TRUE(communicator.AllReduce(Lane::kMain, "next", one, ReduceOp::kSum).ok());
