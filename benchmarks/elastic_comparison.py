@@ -9,7 +9,6 @@ Both train the model of configs/quickstart.yaml on the CPU, one thread per worke
 after training has gone on for a second. torchrun: benchmarks/peer/elastic.py, gloo, one host.
 """
 import argparse
-import json
 import os
 import pathlib
 import random
@@ -24,7 +23,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests/dist"))
 from cluster import Cluster, send, wait_until  # noqa: E402
-from harness import BIN, run_program  # noqa: E402
+from harness import BIN, percentile_95, read_lines, run_program  # noqa: E402
 
 
 class Torchrun:
@@ -48,9 +47,7 @@ class Torchrun:
         self.process.wait()
 
     def steps(self):
-        path = self.folder / "steps.jsonl"
-        lines = path.read_text().split("\n")[:-1] if path.exists() else []
-        return [json.loads(line)["step"] for line in lines]
+        return [line["step"] for line in read_lines(self.folder / "steps.jsonl")]
 
     def victims(self):
         listing = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)],
@@ -86,9 +83,7 @@ class Ours:
         self.cluster.__exit__(*exception)
 
     def steps(self):
-        path = self.cluster.run_dir / "metrics.jsonl"
-        lines = path.read_text().split("\n")[:-1] if path.exists() else []
-        return [json.loads(line)["step"] for line in lines]
+        return [line["step"] for line in read_lines(self.cluster.run_dir / "metrics.jsonl")]
 
     def victims(self):
         return [process.pid for process in self.cluster.processes("albef-trainer")]
@@ -97,7 +92,7 @@ class Ours:
         return any(worker.poll() is None for worker in self.cluster.workers.values())
 
     def digest(self):
-        return json.loads((self.cluster.run_dir / "outcome.json").read_text())["state_digest"]
+        return self.cluster.outcome()["state_digest"]
 
     def stderr(self):
         return self.cluster.stderr()
@@ -153,12 +148,12 @@ def main():
     print("| | kills | kill to next new step, median | p95 | spread | steps done again per kill | "
           "runs with the undisturbed weights |\n|---|---|---|---|---|---|---|")
     for system, turns in results.items():
-        times = sorted(t for recoveries, _, _ in turns for t in recoveries)
+        times = [t for recoveries, _, _ in turns for t in recoveries]
         repeated = sum(steps for _, steps, _ in turns)
         same = sum(digest == undisturbed[system] for _, _, digest in turns)
         print(f"| {system.name} | {len(times)} | {statistics.median(times):.2f} s | "
-              f"{times[min(len(times) - 1, int(0.95 * len(times)))]:.2f} s | {times[0]:.2f} to "
-              f"{times[-1]:.2f} s | {repeated / len(times):.1f} | {same} of {len(turns)} |")
+              f"{percentile_95(times):.2f} s | {min(times):.2f} to {max(times):.2f} s | "
+              f"{repeated / len(times):.1f} | {same} of {len(turns)} |")
     return 0
 
 

@@ -23,7 +23,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests/dist"))
 from cluster import Cluster, send  # noqa: E402
-from harness import BIN, run_program  # noqa: E402
+from harness import BIN, percentile_95, run_program  # noqa: E402
 
 PAIRS = 2000
 # Later settings win over those of Cluster.
@@ -154,11 +154,9 @@ class Benchmark:
 
 
 def row(name, workers, kind, values):
-    values = sorted(values)
-    p95 = values[min(len(values) - 1, int(0.95 * len(values)))]
     unit = "×" if kind.startswith("longest") else "s"
-    return (f"| {name} | {workers} | {kind} | {len(values)} | {statistics.median(values):.2f} {unit} | {p95:.2f} {unit} | "
-            f"{values[0]:.2f} to {values[-1]:.2f} {unit} |")
+    return (f"| {name} | {workers} | {kind} | {len(values)} | {statistics.median(values):.2f} {unit} | "
+            f"{percentile_95(values):.2f} {unit} | {min(values):.2f} to {max(values):.2f} {unit} |")
 
 
 def main():

@@ -76,6 +76,11 @@ def read_lines(path):
     return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
 
 
+def percentile_95(values):
+    values = sorted(values)
+    return values[min(len(values) - 1, int(0.95 * len(values)))]
+
+
 def read_config(run_dir):
     """RUN_DIR/config.yaml, which holds every key: numbers as numbers, groups as dicts, the rest as text."""
     config = {}
