@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/escaping.h"
+#include "common/majority.h"
 
 namespace albef {
 
@@ -58,19 +59,12 @@ DigestComparison CompareDigests(std::span<const v1::Synced> synced_by_rank) {
   comparison.are_equal = ranks_by_state.size() <= 1;
   if (comparison.are_equal) return comparison;
   std::vector<std::string> parts;
-  bool has_majority = false;
   for (const auto& [state, ranks] : ranks_by_state) {
-    has_majority |= 2 * ranks.size() > synced_by_rank.size();
     parts.push_back(fmt::format("ranks {} have {} at step {}", fmt::join(ranks, ","),
                                 absl::BytesToHexString(state.second), state.first));
   }
   comparison.description = fmt::format("{}", fmt::join(parts, "; "));
-  if (!has_majority) return comparison;
-  for (const auto& [state, ranks] : ranks_by_state) {
-    if (2 * ranks.size() > synced_by_rank.size()) continue;
-    comparison.minority_ranks.insert(comparison.minority_ranks.end(), ranks.begin(), ranks.end());
-  }
-  std::sort(comparison.minority_ranks.begin(), comparison.minority_ranks.end());
+  comparison.minority_ranks = MinorityRanks(ranks_by_state);
   return comparison;
 }
 

@@ -1,9 +1,10 @@
 #include "worker/gate.h"
 
-#include <algorithm>
 #include <cmath>
 #include <map>
 #include <utility>
+
+#include "common/majority.h"
 
 namespace albef {
 namespace {
@@ -21,18 +22,7 @@ std::optional<StateDifference> CompareStates(const torch::Tensor& records,
     ranks_by_hash[{words[0], words[1]}].push_back(static_cast<int>(rank));
   }
   if (ranks_by_hash.size() <= 1) return std::nullopt;
-  const auto is_majority = [&](const auto& entry) {
-    return 2 * entry.second.size() > slices.size();
-  };
-  StateDifference difference;
-  if (std::none_of(ranks_by_hash.begin(), ranks_by_hash.end(), is_majority)) return difference;
-  for (const auto& entry : ranks_by_hash) {
-    if (is_majority(entry)) continue;
-    difference.minority_ranks.insert(difference.minority_ranks.end(), entry.second.begin(),
-                                     entry.second.end());
-  }
-  std::sort(difference.minority_ranks.begin(), difference.minority_ranks.end());
-  return difference;
+  return StateDifference{.minority_ranks = MinorityRanks(ranks_by_hash)};
 }
 
 }  // namespace
