@@ -50,15 +50,25 @@ absl::Status FileDescriptor::Close(const fs::path& path) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<MappedFile> MappedFile::Open(const fs::path& path) {
+absl::StatusOr<FileDescriptor> OpenRegularFile(const std::string& path) {
+  const auto refuse = [&] {
+    return absl::InvalidArgumentError(fmt::format("{}: not a regular file", path));
+  };
   // Not to wait for the other end where it is a pipe.
-  FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!fd.valid()) return ErrnoStatus(errno, "open", path);
+  FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  // A socket, or a device that is not there.
+  if (!file.valid() && errno == ENXIO) return refuse();
+  if (!file.valid()) return ErrnoStatus(errno, "open", path);
+  struct stat info;
+  if (::fstat(file.get(), &info) != 0) return ErrnoStatus(errno, "stat", path);
+  if (!S_ISREG(info.st_mode)) return refuse();
+  return file;
+}
+
+absl::StatusOr<MappedFile> MappedFile::Open(const fs::path& path) {
+  ASSIGN_OR_RETURN(const FileDescriptor fd, OpenRegularFile(path.native()));
   struct stat info;
   if (::fstat(fd.get(), &info) != 0) return ErrnoStatus(errno, "stat", path);
-  if (!S_ISREG(info.st_mode)) {
-    return absl::InvalidArgumentError(fmt::format("{}: not a regular file", path.string()));
-  }
   const size_t size = static_cast<size_t>(info.st_size);
   if (size == 0) return MappedFile(nullptr, 0);
   void* data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd.get(), 0);
@@ -89,16 +99,17 @@ absl::StatusOr<std::string> ReadFile(const fs::path& path) {
   return content;
 }
 
-absl::Status ReadFileInto(const std::string& path, size_t max_bytes, std::string& content) {
-  FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd.valid()) return ErrnoStatus(errno, "open", path);
+namespace {
+
+absl::Status ReadAll(const FileDescriptor& file, const std::string& path, size_t max_bytes,
+                     std::string& content) {
   struct stat info;
-  if (::fstat(fd.get(), &info) != 0) return ErrnoStatus(errno, "stat", path);
+  if (::fstat(file.get(), &info) != 0) return ErrnoStatus(errno, "stat", path);
   // Files such as those in /proc report size 0; read until the end whatever stat says.
   size_t room = static_cast<size_t>(info.st_size) + 1;
   for (size_t used = 0; static_cast<uint64_t>(info.st_size) <= max_bytes && used <= max_bytes;) {
     content.resize(used + room);
-    const ssize_t count = ::read(fd.get(), content.data() + used, room);
+    const ssize_t count = ::read(file.get(), content.data() + used, room);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) return ErrnoStatus(errno, "read", path);
     used += static_cast<size_t>(count);
@@ -112,13 +123,17 @@ absl::Status ReadFileInto(const std::string& path, size_t max_bytes, std::string
       fmt::format("{}: more than the {} bytes allowed", path, max_bytes));
 }
 
-absl::Status ReadRegularFileInto(const std::string& path, size_t max_bytes,
-                                 std::string& content) {
-  struct stat info;
-  if (::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
-    return absl::InvalidArgumentError(fmt::format("{}: not a regular file", path));
-  }
-  return ReadFileInto(path, max_bytes, content);
+}  // namespace
+
+absl::Status ReadFileInto(const std::string& path, size_t max_bytes, std::string& content) {
+  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.valid()) return ErrnoStatus(errno, "open", path);
+  return ReadAll(file, path, max_bytes, content);
+}
+
+absl::Status ReadRegularFileInto(const std::string& path, size_t max_bytes, std::string& content) {
+  ASSIGN_OR_RETURN(const FileDescriptor file, OpenRegularFile(path));
+  return ReadAll(file, path, max_bytes, content);
 }
 
 absl::Status ReadRange(const FileDescriptor& file, uint64_t offset, size_t size,

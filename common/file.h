@@ -89,8 +89,11 @@ absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path);
 // The same into a string whose memory is reused; INVALID_ARGUMENT for more than `max_bytes`.
 absl::Status ReadFileInto(const std::string& path, size_t max_bytes, std::string& content);
 
-// The same; INVALID_ARGUMENT also for a pipe, which would be waited for, or a device, which may
-// never end.
+// Opens for reading. INVALID_ARGUMENT for what is no regular file: a pipe would be waited for, a
+// device may never end.
+absl::StatusOr<FileDescriptor> OpenRegularFile(const std::string& path);
+
+// ReadFileInto, of regular files only.
 absl::Status ReadRegularFileInto(const std::string& path, size_t max_bytes, std::string& content);
 
 // `size` bytes from `offset` on; DATA_LOSS where the file ends before. Any number of threads may

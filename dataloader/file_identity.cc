@@ -1,7 +1,5 @@
 #include "dataloader/file_identity.h"
 
-#include <fcntl.h>
-#include <fmt/format.h>
 #include <sys/stat.h>
 #include <xxhash.h>
 
@@ -17,18 +15,6 @@ namespace {
 constexpr uint64_t kHashedBytes = 64 << 10;  // at either end
 
 }  // namespace
-
-absl::StatusOr<FileDescriptor> OpenRegularFile(const std::string& path) {
-  // A pipe must not block.
-  FileDescriptor file(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
-  if (!file.valid()) return ErrnoStatus(errno, "open", path);
-  struct stat info;
-  if (::fstat(file.get(), &info) != 0) return ErrnoStatus(errno, "stat", path);
-  if (!S_ISREG(info.st_mode)) {
-    return absl::InvalidArgumentError(fmt::format("{}: not a regular file", path));
-  }
-  return file;
-}
 
 absl::StatusOr<FileIdentity> IdentifyFile(const FileDescriptor& file,
                                           const std::filesystem::path& path) {

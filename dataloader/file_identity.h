@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <string>
 
 #include "absl/status/statusor.h"
 #include "common/file.h"
@@ -24,9 +23,6 @@ struct FileIdentity {
 
   bool operator==(const FileIdentity&) const = default;
 };
-
-// Opens for reading. INVALID_ARGUMENT for what is no regular file, else as in common/file.h.
-absl::StatusOr<FileDescriptor> OpenRegularFile(const std::string& path);
 
 // `path` is for messages.
 absl::StatusOr<FileIdentity> IdentifyFile(const FileDescriptor& file,

@@ -4,7 +4,6 @@
 
 #include "common/file.h"
 #include "common/status_macros.h"
-#include "dataloader/file_identity.h"
 
 namespace albef {
 

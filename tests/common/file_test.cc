@@ -3,6 +3,9 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 
 namespace albef {
 namespace {
@@ -53,6 +56,26 @@ TEST(ReadFile, ReadsFilesWithoutASize) {
   const auto content = ReadFile("/proc/self/status");
   ASSERT_TRUE(content.ok());
   EXPECT_THAT(*content, HasSubstr("Pid:"));
+}
+
+TEST(OpenRegularFile, WaitsForNothingAndRefusesWhatIsNoFile) {
+  TemporaryDirectory directory;
+  const fs::path pipe = directory.path() / "pipe", socket = directory.path() / "socket";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const FileDescriptor listener(::socket(AF_UNIX, SOCK_STREAM, 0));
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  ASSERT_LT(socket.native().size(), sizeof(address.sun_path));
+  socket.native().copy(address.sun_path, socket.native().size());
+  ASSERT_EQ(::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)),
+            0);
+  for (const fs::path& path : {pipe, socket, directory.path()}) {
+    const absl::Status refused = OpenRegularFile(path.native()).status();
+    EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument) << refused;
+    EXPECT_THAT(std::string(refused.message()), HasSubstr("not a regular file"));
+    std::string content;
+    EXPECT_EQ(ReadRegularFileInto(path.native(), 100, content), refused);
+  }
 }
 
 TEST(MappedFile, ReadsEmptyAndFullFilesAndRefusesFolders) {

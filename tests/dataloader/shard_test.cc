@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "common/file.h"
-#include "dataloader/file_identity.h"
 #include "dataloader/indexed_samples.h"
 #include "tests/dataloader/tar_builder.h"
 
