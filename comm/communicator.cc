@@ -1,6 +1,7 @@
 #include "comm/communicator.h"
 
 #include <torch/utils.h>
+
 #include <cstring>
 #include <utility>
 

@@ -1,6 +1,7 @@
 #include "comm/partial_sums.h"
 
 #include <torch/utils.h>
+
 #include <bit>
 #include <utility>
 

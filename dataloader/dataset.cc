@@ -15,7 +15,6 @@
 namespace albef {
 namespace {
 
-
 absl::StatusOr<std::shared_ptr<const ImageLoader>> MakeImageLoader(const RunConfig& config) {
   const int image_res = static_cast<int>(config.image_res);
   if (!config.data.augment) {

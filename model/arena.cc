@@ -1,7 +1,6 @@
 #include "model/arena.h"
 
 #include <torch/autograd.h>
-#include <torch/nn/module.h>
 #include <torch/utils.h>
 
 #include <memory>

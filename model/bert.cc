@@ -1,6 +1,5 @@
 #include "model/bert.h"
 
-#include <torch/nn/module.h>
 #include <string>
 
 #include "model/attention.h"

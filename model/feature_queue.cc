@@ -1,6 +1,7 @@
 #include "model/feature_queue.h"
 
 #include <torch/utils.h>
+
 #include <algorithm>
 
 namespace albef {

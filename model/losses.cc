@@ -1,6 +1,7 @@
 #include "model/losses.h"
 
 #include <torch/autograd.h>
+
 #include <algorithm>
 #include <limits>
 #include <vector>

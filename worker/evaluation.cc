@@ -1,6 +1,7 @@
 #include "worker/evaluation.h"
 
 #include <torch/utils.h>
+
 #include <algorithm>
 #include <atomic>
 #include <mutex>

@@ -1,6 +1,7 @@
 #include "worker/pretrain_step.h"
 
 #include <torch/utils.h>
+
 #include <chrono>
 #include <limits>
 #include <string>

@@ -1,6 +1,7 @@
 #include "tests/comm/communicator_suite.h"
 
 #include <torch/utils.h>
+
 #include <cstring>
 #include <string>
 #include <utility>
