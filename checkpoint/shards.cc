@@ -133,22 +133,33 @@ absl::StatusOr<ShardPlan> PlanShards(std::vector<TensorInfo> tensors, int num_sh
   return plan;
 }
 
+std::vector<TensorInfo> DescribeShard(const ShardPlan& plan, const Shard& shard) {
+  std::vector<TensorInfo> tensors;
+  tensors.reserve(shard.entries.size());
+  for (const ShardEntry& entry : shard.entries) {
+    const TensorInfo& whole = plan.tensors[entry.tensor_index];
+    const uint64_t num_bytes = entry.end - entry.begin;
+    TensorInfo& tensor = tensors.emplace_back(whole);
+    tensor.name = EntryName(whole, entry);
+    if (num_bytes != NumBytes(whole)) {
+      tensor.shape = {static_cast<int64_t>(num_bytes / ElementSize(whole.dtype))};
+    }
+  }
+  return tensors;
+}
+
 std::vector<NamedTensor> ShardTensors(const ShardPlan& plan, const Shard& shard,
                                       std::span<const NamedTensor> state) {
   std::vector<NamedTensor> tensors;
   tensors.reserve(shard.entries.size());
-  for (const ShardEntry& entry : shard.entries) {
-    const TensorInfo& info = plan.tensors[entry.tensor_index];
-    const uint64_t num_bytes = entry.end - entry.begin;
-    NamedTensor tensor{.name = EntryName(info, entry),
-                       .tensor = {.dtype = info.dtype,
-                                  .shape = info.shape,
-                                  .bytes = state[entry.tensor_index].tensor.bytes.subspan(
-                                      entry.begin, num_bytes)}};
-    if (num_bytes != NumBytes(info)) {
-      tensor.tensor.shape = {static_cast<int64_t>(num_bytes / ElementSize(info.dtype))};
-    }
-    tensors.push_back(std::move(tensor));
+  auto entry = shard.entries.begin();
+  for (TensorInfo& info : DescribeShard(plan, shard)) {
+    const std::span<const std::byte> bytes =
+        state[entry->tensor_index].tensor.bytes.subspan(entry->begin, entry->end - entry->begin);
+    tensors.push_back(
+        {.name = std::move(info.name),
+         .tensor = {.dtype = info.dtype, .shape = std::move(info.shape), .bytes = bytes}});
+    ++entry;
   }
   return tensors;
 }

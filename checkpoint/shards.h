@@ -62,7 +62,10 @@ struct ShardReport {
 // [1, kMaxShards].
 absl::StatusOr<ShardPlan> PlanShards(std::vector<TensorInfo> tensors, int num_shards);
 
-// The elements of a shard as views into a state that fits the plan.
+// The elements of a shard, in the order of the file.
+std::vector<TensorInfo> DescribeShard(const ShardPlan& plan, const Shard& shard);
+
+// The same as views into a state that fits the plan.
 std::vector<NamedTensor> ShardTensors(const ShardPlan& plan, const Shard& shard,
                                       std::span<const NamedTensor> state);
 

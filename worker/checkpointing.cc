@@ -1,11 +1,15 @@
 #include "worker/checkpointing.h"
 
 #include <ATen/Parallel.h>
+#include <sys/mman.h>
+#include <torch/cuda.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
-#include <cstring>
+#include <cstdint>
 #include <list>
+#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
@@ -20,24 +24,81 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// The state as files see it. Values of tensors that are not in `shard` may be missing.
-struct HostState {
-  std::vector<torch::Tensor> storage;
-  std::vector<NamedTensor> tensors;
-};
-
-HostState ViewState(const TrainState& state) {
-  HostState host;
-  for (const StateEntry& entry : state.State()) {
-    const torch::Tensor tensor = entry.tensor.detach().contiguous();
-    NamedTensor view{.name = entry.key, .tensor = {}};
-    view.tensor.dtype = ToDType(tensor.scalar_type());
-    view.tensor.shape = tensor.sizes().vec();
-    if (tensor.is_cpu()) view.tensor = ViewTensor(tensor);
-    host.tensors.push_back(std::move(view));
-    host.storage.push_back(tensor);
+std::vector<TensorInfo> Describe(std::span<const StateEntry> state) {
+  std::vector<TensorInfo> tensors;
+  for (const StateEntry& entry : state) {
+    tensors.push_back({entry.key, ToDType(entry.tensor.scalar_type()), entry.tensor.sizes().vec()});
   }
-  return host;
+  return tensors;
+}
+
+bool IsOnGpu(std::span<const StateEntry> state) {
+  return std::ranges::any_of(state, [](const StateEntry& entry) { return entry.tensor.is_cuda(); });
+}
+
+// New pages are what takes the time: large ones where the system has them, touched by all threads.
+torch::Tensor NewHostMemory(int64_t num_bytes, bool is_for_gpu) {
+  // To page-locked memory a GPU copies at the bus's full speed.
+  torch::Tensor memory =
+      torch::empty({num_bytes}, torch::TensorOptions(torch::kByte).pinned_memory(is_for_gpu));
+  void* begin = memory.data_ptr();
+  size_t size = memory.nbytes();
+  constexpr size_t kPageBytes = 4096;
+  if (!is_for_gpu && std::align(kPageBytes, kPageBytes, begin, size) != nullptr) {
+    ::madvise(begin, size, MADV_HUGEPAGE);
+  }
+  return memory;
+}
+
+// Copies a shard into `memory`, replaced where it has another size, and views it there.
+std::vector<NamedTensor> CopyShard(const ShardPlan& plan, const Shard& shard,
+                                   std::span<const StateEntry> state, torch::Tensor& memory) {
+  int64_t num_bytes = 0;
+  for (const ShardEntry& entry : shard.entries) {
+    num_bytes += static_cast<int64_t>(entry.end - entry.begin);
+  }
+  const bool is_on_gpu = IsOnGpu(state);
+  if (!memory.defined() || memory.numel() != num_bytes) {
+    memory.reset();
+    memory = NewHostMemory(num_bytes, is_on_gpu);
+  }
+  std::vector<NamedTensor> tensors;
+  int64_t offset = 0;
+  auto entry = shard.entries.begin();
+  for (TensorInfo& info : DescribeShard(plan, shard)) {
+    const int64_t size = static_cast<int64_t>(entry->end - entry->begin);
+    const torch::Tensor copy = memory.narrow(0, offset, size);
+    copy.copy_(state[entry->tensor_index]
+                   .tensor.detach()
+                   .reshape(-1)
+                   .view(torch::kByte)
+                   .narrow(0, static_cast<int64_t>(entry->begin), size),
+               /*non_blocking=*/true);
+    tensors.push_back({.name = std::move(info.name),
+                       .tensor = {.dtype = info.dtype,
+                                  .shape = std::move(info.shape),
+                                  .bytes = ViewTensor(copy).bytes}});
+    offset += size;
+    ++entry;
+  }
+  if (is_on_gpu) torch::cuda::synchronize();
+  return tensors;
+}
+
+// Hashes of a shard's blocks, in the order of its file.
+std::vector<Hash128> HashShard(const ShardPlan& plan, const Shard& shard,
+                               std::span<const StateEntry> state) {
+  torch::Tensor memory;
+  std::vector<NamedTensor> tensors;
+  if (IsOnGpu(state)) {
+    tensors = CopyShard(plan, shard, state, memory);
+  } else {
+    for (const StateEntry& entry : state) tensors.push_back({entry.key, ViewTensor(entry.tensor)});
+    tensors = ShardTensors(plan, shard, tensors);
+  }
+  std::vector<std::span<const std::byte>> pieces;
+  for (const NamedTensor& tensor : tensors) pieces.push_back(tensor.tensor.bytes);
+  return HashBlocks(pieces, at::get_num_threads());
 }
 
 void SetDescription(const std::vector<TensorInfo>& tensors, const CheckpointInfo& info,
@@ -62,8 +123,7 @@ void SetDescription(const std::vector<TensorInfo>& tensors, const CheckpointInfo
 
 struct ShardWriter::Job {
   ShardPlan plan;
-  std::vector<std::vector<std::byte>> storage;
-  std::vector<NamedTensor> tensors;  // of the shard, into storage
+  std::vector<NamedTensor> tensors;  // of the shard, in memory_
   v1::ShardWritten written;          // all but the result
 };
 
@@ -92,25 +152,14 @@ void ShardWriter::Take(const TrainState& state, CheckpointInfo info, const Place
   FaultPoint("snapshot", counters.iteration);
 
   auto job = std::make_unique<Job>();
-  HostState host = ViewState(state);
-  absl::StatusOr<ShardPlan> plan = PlanShards(DescribeState(host.tensors), place.num_shards);
+  const std::vector<StateEntry> entries = state.State();
+  absl::StatusOr<ShardPlan> plan = PlanShards(Describe(entries), place.num_shards);
   TORCH_CHECK(plan.ok(), "checkpoint: ", std::string(plan.status().message()));
   job->plan = *std::move(plan);
-  const auto view = [&](int index) {
-    const Shard& shard = job->plan.shards[static_cast<size_t>(index)];
-    for (const ShardEntry& entry : shard.entries) {
-      torch::Tensor& tensor = host.storage[entry.tensor_index];
-      if (tensor.is_cpu()) continue;
-      tensor = tensor.cpu();
-      host.tensors[entry.tensor_index].tensor = ViewTensor(tensor);
-    }
-    return ShardTensors(job->plan, shard, host.tensors);
+  const auto shard = [&](int index) -> const Shard& {
+    return job->plan.shards[static_cast<size_t>(index)];
   };
-  job->tensors = view(place.shard_index);
-  for (NamedTensor& tensor : job->tensors) {
-    const std::span<const std::byte> live = tensor.tensor.bytes;
-    tensor.tensor.bytes = job->storage.emplace_back(live.begin(), live.end());
-  }
+  job->tensors = CopyShard(job->plan, shard(place.shard_index), entries, memory_);
 
   v1::ShardWritten& written = job->written;
   written.set_step(counters.iteration);
@@ -120,11 +169,8 @@ void ShardWriter::Take(const TrainState& state, CheckpointInfo info, const Place
   written.set_num_shards(place.num_shards);
   written.set_reason(std::move(reason));
   if (place.num_shards > 1) {
-    std::vector<std::span<const std::byte>> pieces;
-    for (const NamedTensor& tensor : view((place.shard_index + 1) % place.num_shards)) {
-      pieces.push_back(tensor.tensor.bytes);
-    }
-    for (const Hash128& hash : HashBlocks(pieces, at::get_num_threads())) {
+    const int next = (place.shard_index + 1) % place.num_shards;
+    for (const Hash128& hash : HashShard(job->plan, shard(next), entries)) {
       *written.mutable_next_block_hashes() += HashToBytes(hash);
     }
   }

@@ -3,6 +3,8 @@
 #ifndef ALBEF_WORKER_CHECKPOINTING_H_
 #define ALBEF_WORKER_CHECKPOINTING_H_
 
+#include <torch/types.h>
+
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -21,7 +23,8 @@
 namespace albef {
 
 // Writes this worker's shard of one checkpoint after the other, on a thread of its own. At most one
-// is under way, so that no more than one snapshot is held. Used from the training thread only.
+// is under way, so that no more than one snapshot is held; its memory is kept for the next one, as
+// new pages cost more time than copying. Used from the training thread only.
 class ShardWriter {
  public:
   // Whose shard it is.
@@ -62,6 +65,7 @@ class ShardWriter {
 
   CheckpointStore* const store_;
   const Callback done_;
+  torch::Tensor memory_;  // of the snapshot; the thread reads it while is_busy_
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   // Guarded by mutex_.
