@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -16,6 +17,7 @@
 #include "comm/mesh_server.h"
 #include "comm/nccl_communicator.h"
 #include "comm/slices.h"
+#include "common/clock.h"
 #include "common/fault_point.h"
 #include "common/format_absl.h"
 #include "common/status_macros.h"
@@ -162,6 +164,7 @@ class Trainer {
     generation_ = assign.generation();
     ASSIGN_OR_RETURN(const Place place, MakePlace(assign));
     activity_->Enter(Section::kSync);
+    const auto start = std::chrono::steady_clock::now();
     // What the trainers must still do together if this one fails is up to the next generation.
     std::unique_ptr<Communicator> communicator;
     if (place.slices.size() > 1) {
@@ -173,6 +176,7 @@ class Trainer {
       }
       communicator = *std::move(connected);
     }
+    const double connected_s = SecondsSince(start);
     FaultPoint("syncing", assign.generation());
     RETURN_IF_ERROR(Synchronize(assign, communicator.get()));
     if (communicator != nullptr && !communicator->status().ok()) {
@@ -184,6 +188,7 @@ class Trainer {
     // Some may have begun the next iteration already, so all do. After the last there is no next
     // one: the state is that of the final checkpoint, to the bit.
     if (iteration() < setup_.target_step) state_->Prologue();
+    const double state_s = SecondsSince(start);
     ASSIGN_OR_RETURN(const Hash128 digest,
                      DigestOf(*state_, static_cast<int>(*setup_.config.threads_per_worker)));
     v1::TrainerMessage message;
@@ -192,6 +197,10 @@ class Trainer {
     synced.set_iteration(iteration());
     synced.set_digest(HashToBytes(digest));
     link_->Send(message);
+    spdlog::info(
+        "state ready generation={} step={} connect_s={:.2f} state_s={:.2f} digest_s={:.2f}",
+        generation_, iteration(), connected_s, state_s - connected_s,
+        SecondsSince(start) - state_s);
 
     activity_->Enter(Section::kIdle);
     const Orders orders =
