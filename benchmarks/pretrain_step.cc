@@ -129,22 +129,18 @@ int Run(const Arguments& arguments) {
     }
     if (i >= arguments.warm_up) reports.push_back(*report);
   }
-  const auto line = [&](const char* name, double PretrainStep::PhaseSeconds::*phase) {
+  const auto line = [&](std::string_view name, const auto& seconds_of) {
     std::vector<double> seconds;
-    for (const auto& report : reports) seconds.push_back(report.seconds.*phase);
+    for (const auto& report : reports) seconds.push_back(seconds_of(report));
     const auto [least, most] = std::minmax_element(seconds.begin(), seconds.end());
     fmt::print("{:10} {:10.1f} ms  ({:.1f} to {:.1f})\n", name, 1e3 * Median(seconds), 1e3 * *least,
                1e3 * *most);
     return Median(seconds);
   };
-  using Phase = PretrainStep::PhaseSeconds;
-  line("prologue", &Phase::prologue);
-  line("forward", &Phase::forward);
-  line("backward", &Phase::backward);
-  line("reduction", &Phase::reduction);
-  line("gate", &Phase::gate);
-  line("commit", &Phase::commit);
-  const double total = line("total", &Phase::total);
+  for (const Phase& phase : kPhases) {
+    line(phase.name, [&](const auto& report) { return report.seconds.*phase.seconds; });
+  }
+  const double total = line("total", [](const auto& report) { return report.total_seconds; });
   const double gib = 1.0 / (1 << 30);
   fmt::print(
       "pairs/s    {:10.3f}\npeak resident memory {:.2f} GiB; arenas: {} gradient, 1 student, 1 "

@@ -50,8 +50,10 @@ class Families {
     metric.counter.value = value;
     Add(name, help, MetricType::Counter, std::move(metric));
   }
-  void Distribution(const char* name, const char* help, const Histogram& histogram) {
+  void Distribution(const char* name, const char* help, const Histogram& histogram,
+                    Labels labels = {}) {
     ClientMetric metric;
+    metric.label = std::move(labels);
     uint64_t count = 0;
     for (size_t i = 0; i < histogram.counts().size(); ++i) {
       count += histogram.counts()[i];
@@ -98,6 +100,11 @@ void AddTraining(const RunMetrics& run, Families& add) {
               counters.data_wait_seconds());
   add.Distribution("pretrain_step_duration_seconds", "Duration of an iteration",
                    counters.step_seconds());
+  for (size_t i = 0; i < kPhases.size(); ++i) {
+    add.Distribution("pretrain_step_phase_seconds",
+                     "Where an iteration's time goes, mean of the steps between two reports",
+                     counters.phase_seconds()[i], {{"phase", std::string(kPhases[i].name)}});
+  }
   if (step.step() == 0) return;
   add.Gauge("pretrain_epoch", "Epoch, from 0", static_cast<double>(step.epoch()));
   add.Gauge("pretrain_loss", "Mean over the virtual ranks", step.loss_mlm(),
@@ -170,6 +177,8 @@ void Histogram::Observe(double value) {
 RunCounters::RunCounters(int64_t newest_step)
     : newest_step_(newest_step),
       step_seconds_({0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50}),
+      phase_seconds_(kPhases.size(), Histogram({0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2,
+                                                0.5, 1, 2, 5, 10})),
       recovery_seconds_({0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500}),
       checkpoint_seconds_({0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500}),
       checkpoint_stall_seconds_({0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10}) {}
@@ -182,6 +191,9 @@ void RunCounters::OnStep(const StepMetrics& metrics, int64_t samples_per_step) {
   samples_ += num_steps * samples_per_step;
   if (!(metrics.seconds_per_step > 0)) return;  // also for NaN
   step_seconds_.Observe(metrics.seconds_per_step);
+  for (size_t i = 0; i < kPhases.size(); ++i) {
+    phase_seconds_[i].Observe(metrics.phases.*kPhases[i].seconds);
+  }
   data_wait_seconds_ += static_cast<double>(num_steps) * metrics.seconds_per_step *
                         std::clamp(metrics.data_wait_ratio, 0.0, 1.0);
 }

@@ -55,6 +55,8 @@ class RunCounters {
   const std::map<std::string, int64_t>& recoveries() const { return recoveries_; }    // by cause
   const std::map<std::string, int64_t>& bad_samples() const { return bad_samples_; }  // by reason
   const Histogram& step_seconds() const { return step_seconds_; }
+  // In the order of kPhases.
+  const std::vector<Histogram>& phase_seconds() const { return phase_seconds_; }
   const Histogram& recovery_seconds() const { return recovery_seconds_; }
   const Histogram& checkpoint_seconds() const { return checkpoint_seconds_; }
   const Histogram& checkpoint_stall_seconds() const { return checkpoint_stall_seconds_; }
@@ -70,6 +72,7 @@ class RunCounters {
   std::map<std::string, int64_t> recoveries_;
   std::map<std::string, int64_t> bad_samples_;
   Histogram step_seconds_;
+  std::vector<Histogram> phase_seconds_;
   Histogram recovery_seconds_;
   Histogram checkpoint_seconds_;
   Histogram checkpoint_stall_seconds_;

@@ -3,13 +3,39 @@
 #ifndef ALBEF_COORDINATOR_RUN_LOG_H_
 #define ALBEF_COORDINATOR_RUN_LOG_H_
 
+#include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
 
 namespace albef {
+
+// Where an iteration's time goes: wall time of the training thread. On a GPU work is only queued
+// there, and shows up where the thread waits for it: at the gate.
+struct PhaseSeconds {
+  double data_wait = 0;  // for the next batch, its upload included
+  double prologue = 0;
+  double forward = 0;
+  double backward = 0;
+  double reduction = 0;  // what is left of it after the last backward
+  double gate = 0;       // waiting for the slowest worker included
+  double commit = 0;
+};
+
+struct Phase {
+  std::string_view name;
+  double PhaseSeconds::*seconds;
+};
+
+inline constexpr std::array kPhases = {
+    Phase{"data_wait", &PhaseSeconds::data_wait}, Phase{"prologue", &PhaseSeconds::prologue},
+    Phase{"forward", &PhaseSeconds::forward},     Phase{"backward", &PhaseSeconds::backward},
+    Phase{"reduction", &PhaseSeconds::reduction}, Phase{"gate", &PhaseSeconds::gate},
+    Phase{"commit", &PhaseSeconds::commit},
+};
 
 // One line of metrics.jsonl. Losses are means over the virtual ranks.
 struct StepMetrics {
@@ -28,6 +54,7 @@ struct StepMetrics {
   int64_t generation = 0;
   int64_t skipped = 0;          // iterations of the run so far without a commit
   double seconds_per_step = 0;  // smoothed; for the terminal only
+  PhaseSeconds phases = {};     // per step since the last report; for /metrics only
 };
 
 using EventValue = std::variant<int64_t, double, bool, std::string>;

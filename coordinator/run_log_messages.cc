@@ -36,10 +36,18 @@ v1::StepReport ReportOf(const StepMetrics& metrics) {
   report.set_generation(metrics.generation);
   report.set_skipped(metrics.skipped);
   report.set_seconds_per_step(metrics.seconds_per_step);
+  for (const Phase& phase : kPhases) {
+    (*report.mutable_phase_seconds())[std::string(phase.name)] = metrics.phases.*phase.seconds;
+  }
   return report;
 }
 
 StepMetrics MetricsOf(const v1::StepReport& report) {
+  PhaseSeconds phases;
+  for (const Phase& phase : kPhases) {
+    const auto entry = report.phase_seconds().find(std::string(phase.name));
+    if (entry != report.phase_seconds().end()) phases.*phase.seconds = entry->second;
+  }
   return {.step = report.step(),
           .epoch = report.epoch(),
           .loss_mlm = report.loss_mlm(),
@@ -54,7 +62,8 @@ StepMetrics MetricsOf(const v1::StepReport& report) {
           .workers = report.workers(),
           .generation = report.generation(),
           .skipped = report.skipped(),
-          .seconds_per_step = report.seconds_per_step()};
+          .seconds_per_step = report.seconds_per_step(),
+          .phases = phases};
 }
 
 v1::EventReport ReportOf(const Event& event) {

@@ -234,7 +234,7 @@ absl::StatusOr<PretrainStep::Report> PretrainStep::Run(const InputSource& inputs
   Commit(report.decision, held);
   if (FaultPoint("state", iteration)) FlipBit(arena);
   laps.Add(seconds.commit);
-  seconds.total = laps.total();
+  report.total_seconds = laps.total();
   return report;
 }
 

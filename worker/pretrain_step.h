@@ -29,6 +29,7 @@
 #include "comm/communicator.h"
 #include "comm/gradient_reduction.h"
 #include "comm/slices.h"
+#include "coordinator/run_log.h"
 #include "model/albef.h"
 #include "model/schedule.h"
 #include "model/train_state.h"
@@ -75,25 +76,13 @@ class PretrainStep {
     std::function<void(Section)> enter = [](Section) {};
   };
 
-  // Wall time on the host. On a GPU work is queued, so it shows up where the host waits: at the
-  // gate.
-  struct PhaseSeconds {
-    double data_wait = 0;  // for the next batch, its upload included
-    double prologue = 0;
-    double forward = 0;
-    double backward = 0;
-    double reduction = 0;  // what is left of it after the last backward
-    double gate = 0;       // waiting for the slowest worker included
-    double commit = 0;
-    double total = 0;
-  };
-
   struct Report {
     GateDecision decision;
     double learning_rate = 0;
     double alpha = 0;
     int64_t num_pairs = 0;  // of all virtual ranks
     PhaseSeconds seconds;
+    double total_seconds = 0;
   };
 
   // `inputs(v)` yields virtual rank v's batch of this iteration, asked in ascending order.

@@ -93,13 +93,18 @@ absl::StatusOr<TrainingLoop::Boundary> TrainingLoop::Run(Place place, int64_t la
 
 void TrainingLoop::ReportStep(const PretrainStep::Report& report) {
   window_pairs_ += report.num_pairs;
-  window_wait_s_ += report.seconds.data_wait;
+  ++window_steps_;
+  for (const Phase& phase : kPhases) {
+    window_phases_.*phase.seconds += report.seconds.*phase.seconds;
+  }
   seconds_per_step_ = seconds_per_step_ == 0
-                          ? report.seconds.total
-                          : 0.95 * seconds_per_step_ + 0.05 * report.seconds.total;
+                          ? report.total_seconds
+                          : 0.95 * seconds_per_step_ + 0.05 * report.total_seconds;
   const bool last = iteration() == setup_->target_step;
   if (iteration() % config().log_every_steps != 0 && !last) return;
   const double elapsed = SecondsSince(window_start_);
+  const double data_wait_ratio = window_phases_.data_wait / elapsed;
+  for (const Phase& phase : kPhases) window_phases_.*phase.seconds /= window_steps_;
   const GateDecision& decision = report.decision;
   log_->RecordStep({.step = iteration(),
                     .epoch = decision.iteration / plan().steps_per_epoch(),
@@ -111,14 +116,16 @@ void TrainingLoop::ReportStep(const PretrainStep::Report& report) {
                     .temp = decision.temperature,
                     .alpha = report.alpha,
                     .samples_per_second = static_cast<double>(window_pairs_) / elapsed,
-                    .data_wait_ratio = window_wait_s_ / elapsed,
+                    .data_wait_ratio = data_wait_ratio,
                     .workers = shard_place_.num_shards,
                     .generation = shard_place_.generation,
                     .skipped = iteration() - state_->counters().updates,
-                    .seconds_per_step = seconds_per_step_});
+                    .seconds_per_step = seconds_per_step_,
+                    .phases = window_phases_});
   window_start_ = Clock::now();
   window_pairs_ = 0;
-  window_wait_s_ = 0;
+  window_steps_ = 0;
+  window_phases_ = {};
 }
 
 absl::Status TrainingLoop::CheckSkipped(const PretrainStep::Report& report) {

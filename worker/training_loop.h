@@ -117,7 +117,8 @@ class TrainingLoop {
   // Since the last reported step.
   Clock::time_point window_start_ = Clock::now();
   int64_t window_pairs_ = 0;
-  double window_wait_s_ = 0;
+  int window_steps_ = 0;
+  PhaseSeconds window_phases_;   // sums
   double seconds_per_step_ = 0;  // smoothed
 };
 
