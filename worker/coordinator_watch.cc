@@ -77,6 +77,14 @@ bool CoordinatorWatch::OwnWasNewest() const {
   return own_pids_.contains(sighting_.file.pid) && sighting_.file.term >= newest_term_;
 }
 
+CoordinatorWatch::Duration CoordinatorWatch::Patience() const {
+  const Duration turn = options_.patience_per_order * std::max<int64_t>(options_.order, 0);
+  const int64_t awaited = std::max<int64_t>(newest_term_ - term_, own_is_new_ ? num_starts_ : 0);
+  if (awaited == 0) return options_.patience + turn;
+  constexpr int64_t kMaxDoublings = 5;
+  return options_.starting * (1 << std::min(awaited - 1, kMaxDoublings)) + turn;
+}
+
 CoordinatorWatch::Decision CoordinatorWatch::Decide(Time now) {
   if (is_connected_) return {};
   constexpr Duration kEndPatience = std::chrono::seconds(1);
@@ -115,10 +123,7 @@ CoordinatorWatch::Decision CoordinatorWatch::Decide(Time now) {
     return decision;
   }
   if (!WasWelcomed()) return {};
-  const bool is_awaited = newest_term_ > term_ || own_is_new_;
-  const Duration limit = (is_awaited ? options_.starting : options_.patience) +
-                         options_.patience_per_order * std::max<int64_t>(options_.order, 0);
-  if (now - sign_at_ < limit) return {};
+  if (now - sign_at_ < Patience()) return {};
   return {.action = Action::kStart, .after_term = newest_term_};
 }
 

@@ -3,8 +3,9 @@
 //   - The first worker of a start starts one, and starts the next at once when that dies.
 //   - Without a coordinator for 2 s + 1 s × order every other one that has met this run's
 //     coordinator claims the next term. While somebody has claimed a term and is not met yet, it
-//     gets the time that starting takes. So one dead coordinator is replaced by one, and a slow
-//     start is not overtaken by the next in line.
+//     gets the time that starting takes, and its successor twice as long: where the machine or its
+//     storage is slow, one of them gets through. So one dead coordinator is replaced by one, and a
+//     slow start is not overtaken by the next in line.
 //   - With an external coordinator nobody takes over; after `wait` it ends.
 //   - A refusal that may heal (a stale coordinator answered) counts once it lasts.
 //
@@ -78,6 +79,8 @@ class CoordinatorWatch {
 
  private:
   bool OwnWasNewest() const;
+  // How long without a sign from any coordinator until this worker starts one.
+  Duration Patience() const;
 
   const Options options_;
   bool is_connected_ = false;

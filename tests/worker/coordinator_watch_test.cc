@@ -58,6 +58,24 @@ TEST(CoordinatorWatch, GivesWhoeverHasClaimedATermTheTimeToStart) {
   EXPECT_EQ(decision.after_term, 5);
 }
 
+TEST(CoordinatorWatch, GivesEachSuccessorOfOneThatWasTooSlowTwiceAsLong) {
+  CoordinatorWatch watch = Orphan(0);
+  Time now = kStart + seconds(52);
+  int64_t pid = 1000;
+  for (const int64_t limit : {10, 20, 40}) {
+    ASSERT_EQ(watch.Decide(now).action, Action::kStart);
+    const int64_t term = *watch.Decide(now).after_term + 1;
+    watch.OnStarted(static_cast<pid_t>(pid++), now);
+    watch.OnSighting(Sighting(4, 111, term), now);
+    EXPECT_EQ(watch.Decide(now + seconds(limit) - milliseconds(1)).action, Action::kNone);
+    now += seconds(limit);
+  }
+  // One that is met ends it.
+  watch.OnWelcome(7, now);
+  watch.OnClosed(kBroken, now);
+  EXPECT_EQ(watch.Decide(now + seconds(2)).action, Action::kStart);
+}
+
 TEST(CoordinatorWatch, NeverTakesOverARunThatItHasNotBeenIn) {
   CoordinatorWatch watch({.order = 1, .wait = seconds(600)}, kStart);
   watch.OnSighting(Sighting(3, 111, 3), kStart);
