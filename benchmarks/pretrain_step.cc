@@ -156,6 +156,7 @@ int Run(const Arguments& arguments) {
       "model {} trainable values, {} virtual ranks of {} pairs, {} px, {} tokens, {}, {} threads\n",
       values, ranks, config->batch_size, config->image_res, arguments.text_length, device->str(),
       threads);
+  torch::manual_seed(config->seed);  // of the inputs: the same in every run
   std::vector<PretrainStep::Report> reports;
   for (int i = 0; i < arguments.warm_up + arguments.steps; ++i) {
     const PretrainInputs inputs =
