@@ -6,13 +6,20 @@
 // Run it beside benchmarks/peer/step.py with the same batch, threads and device: both do a whole
 // step, forward, backward and AdamW, of the same model. On a GPU the phases are those of the host,
 // which queues work there; only the total is the GPU's time.
+#include <c10/core/Allocator.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
+#ifdef ALBEF_CUDA
+#include <c10/cuda/CUDACachingAllocator.h>
+#endif
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <memory>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -79,6 +86,34 @@ void PrintStateHash(const TrainState& state) {
              1e3 * Median(each), 1e3 * std::accumulate(each.begin(), each.end(), 0.0));
 }
 
+// Peak of what tensors take on the CPU, told by LibTorch's allocator: what the process holds
+// besides them, and what malloc keeps for later, is not in it.
+class CpuTensorMemory : public c10::MemoryReportingInfoBase {
+ public:
+  void reportMemoryUsage(void*, int64_t, size_t total_allocated, size_t, c10::Device) override {
+    peak_bytes_ = std::max(peak_bytes_, static_cast<int64_t>(total_allocated));
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+
+  int64_t peak_bytes() const { return peak_bytes_; }
+
+ private:
+  int64_t peak_bytes_ = 0;
+};
+
+void PrintTensorMemory(torch::Device device, const CpuTensorMemory& on_cpu) {
+#ifdef ALBEF_CUDA
+  if (device.is_cuda()) {
+    constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
+    fmt::print("peak of tensors on {} {} bytes, reserved for them {} bytes\n", device.str(),
+               stats.allocated_bytes[kAll].peak, stats.reserved_bytes[kAll].peak);
+    return;
+  }
+#endif
+  fmt::print("peak of tensors on {} {} bytes\n", device.str(), on_cpu.peak_bytes());
+}
+
 int Run(const Arguments& arguments) {
   absl::StatusOr<RunConfig> config =
       LoadRunConfig(arguments.config, {.overrides = arguments.overrides, .check_files = false});
@@ -98,6 +133,9 @@ int Run(const Arguments& arguments) {
     spdlog::error("{}", device.status().message());
     return 64;
   }
+  const auto cpu_tensors = std::make_shared<CpuTensorMemory>();
+  std::optional<c10::DebugInfoGuard> watch;
+  if (device->is_cpu()) watch.emplace(c10::DebugInfoKind::PROFILER_STATE, cpu_tensors);
   const AlbefOptions options = ModelOptions(*config);
   Albef model(options);
   InitializeRandomly(*model, config->seed);
@@ -118,6 +156,7 @@ int Run(const Arguments& arguments) {
       "model {} trainable values, {} virtual ranks of {} pairs, {} px, {} tokens, {}, {} threads\n",
       values, ranks, config->batch_size, config->image_res, arguments.text_length, device->str(),
       threads);
+  torch::manual_seed(config->seed);  // of the inputs: the same in every run
   std::vector<PretrainStep::Report> reports;
   for (int i = 0; i < arguments.warm_up + arguments.steps; ++i) {
     const PretrainInputs inputs =
@@ -149,6 +188,7 @@ int Run(const Arguments& arguments) {
       static_cast<double>(PeakResidentBytes()) * gib, step.num_gradient_arenas(),
       static_cast<double>(state.arena().layout().size() * 4) * gib,
       static_cast<double>(2 * options.embed_dim * options.queue_size * 4) * gib);
+  PrintTensorMemory(*device, *cpu_tensors);
   PrintStateHash(state);
   const GateDecision& last = reports.back().decision;
   fmt::print("losses of the last step: mlm {:.3f} itc {:.3f} itm {:.3f}\n", last.loss_mlm,

@@ -161,6 +161,11 @@ struct RunConfig {
     kTf32,  // GPU only
   };
 
+  enum class ActivationCheckpointing {
+    kNone,
+    kBlocks,  // kept are the inputs of the networks' blocks alone; the rest is computed again
+  };
+
   // The authors' keys.
   std::vector<std::string> train_file;  // JSON files, .tar shards, patterns of either
   Bert bert_config;
@@ -185,6 +190,7 @@ struct RunConfig {
   Eval eval;
   Elastic elastic;
   Precision precision = Precision::kFp32;
+  ActivationCheckpointing activation_checkpointing = ActivationCheckpointing::kNone;
   std::optional<int64_t> virtual_ranks;       // unset: fixed at the first start
   std::optional<int64_t> threads_per_worker;  // unset: fixed at the first start
   std::optional<bool> deterministic;          // unset: true on the CPU, false on GPUs
@@ -234,11 +240,11 @@ struct ConfigDifference {
 };
 
 // The keys that differ and change the result of training. Not among them: what only decides how
-// fast, how long or how observed a run is (loader threads, checkpoint, eval, max_steps, logging,
-// limits), what acts only at the first start (init), and where the data lies (data.root,
-// tokenizer.vocab, and the folders of train_file: its entries count by file name). A key that is
-// left to the first start (virtual_ranks, threads_per_worker, deterministic, reduction, vocab_size)
-// differs only where both sides have a value.
+// fast, how long or how observed a run is (loader threads, activation_checkpointing, checkpoint,
+// eval, max_steps, logging, limits), what acts only at the first start (init), and where the data
+// lies (data.root, tokenizer.vocab, and the folders of train_file: its entries count by file name).
+// A key that is left to the first start (virtual_ranks, threads_per_worker, deterministic,
+// reduction, vocab_size) differs only where both sides have a value.
 std::vector<ConfigDifference> DifferencesThatChangeTheResult(const RunConfig& before,
                                                              const RunConfig& after);
 

@@ -51,6 +51,9 @@ constexpr Rule Above(double low, double high) {
 
 inline constexpr std::array<std::pair<std::string_view, RunConfig::Precision>, 2> kPrecisions = {
     {{"fp32", RunConfig::Precision::kFp32}, {"tf32", RunConfig::Precision::kTf32}}};
+inline constexpr std::array<std::pair<std::string_view, RunConfig::ActivationCheckpointing>, 2>
+    kActivationCheckpointings = {{{"none", RunConfig::ActivationCheckpointing::kNone},
+                                  {"blocks", RunConfig::ActivationCheckpointing::kBlocks}}};
 inline constexpr std::array<std::pair<std::string_view, RunConfig::Reduction>, 2> kReductions = {
     {{"tree", RunConfig::Reduction::kTree}, {"nccl", RunConfig::Reduction::kNccl}}};
 inline constexpr std::array<std::pair<std::string_view, RunConfig::AugmentCompat>, 2>
@@ -58,6 +61,9 @@ inline constexpr std::array<std::pair<std::string_view, RunConfig::AugmentCompat
                         {"official", RunConfig::AugmentCompat::kOfficial}}};
 
 constexpr const auto& ChoicesOf(RunConfig::Precision) { return kPrecisions; }
+constexpr const auto& ChoicesOf(RunConfig::ActivationCheckpointing) {
+  return kActivationCheckpointings;
+}
 constexpr const auto& ChoicesOf(RunConfig::Reduction) { return kReductions; }
 constexpr const auto& ChoicesOf(RunConfig::AugmentCompat) { return kAugmentCompats; }
 
@@ -175,6 +181,7 @@ void VisitFields(Config& config, Visitor&& visit) {
   visit("elastic.coordinator_wait_s", elastic.coordinator_wait_s, kSeconds);
 
   visit("precision", config.precision, {});
+  visit("activation_checkpointing", config.activation_checkpointing, kUnused);
   visit("virtual_ranks", config.virtual_ranks, Between(1, 1 << 16, Effect::kFirstStart));
   visit("threads_per_worker", config.threads_per_worker, Between(1, 1024, Effect::kFirstStart));
   visit("deterministic", config.deterministic, {.effect = Effect::kFirstStart});

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "model/activation_checkpointing.h"
 #include "model/attention.h"
 
 namespace albef {
@@ -40,6 +41,68 @@ torch::Tensor CatDefined(std::initializer_list<torch::Tensor> parts) {
 }
 
 int64_t Rows(const torch::Tensor& x) { return x.defined() ? x.size(0) : 0; }
+
+// What the layers of one fusion pass share: the rows of the three kinds, one after the other, and
+// what belongs to them.
+struct FusionRows {
+  int64_t token_rows;
+  int64_t match_rows;
+  int64_t gathered_rows;
+  int64_t length;
+  torch::Tensor mask_R11T;
+  torch::Tensor token_index_N;
+  torch::Tensor gather_index_S;
+};
+
+// A fusion layer that computes all tokens of all rows.
+torch::Tensor RunFusionLayer(BertLayerImpl& layer, const FusionRows& rows,
+                             const torch::Tensor& x_RTD, const KeyValue& image) {
+  const int64_t own_rows = rows.token_rows + rows.match_rows;
+  std::vector<QuerySegment> segments;
+  if (own_rows > 0) segments.push_back({.rows = own_rows, .length = rows.length});
+  if (rows.gathered_rows > 0) {
+    segments.push_back({.rows = rows.gathered_rows, .length = rows.length, .own_image = false});
+  }
+  const torch::Tensor attended_RTD = layer.SelfAttend(x_RTD, x_RTD, rows.mask_R11T);
+  const torch::Tensor crossed_MD =
+      layer.CrossAttend(attended_RTD.flatten(0, 1), segments, image, rows.gather_index_S);
+  return layer.FeedForward(crossed_MD).unflatten(0, {x_RTD.size(0), rows.length});
+}
+
+// The last layer, where only the chosen tokens or [CLS] are read: (N + cls rows, D).
+torch::Tensor RunLastFusionLayer(BertLayerImpl& layer, const FusionRows& rows,
+                                 const torch::Tensor& x_RTD, const KeyValue& image) {
+  const int64_t cls_rows = rows.match_rows + rows.gathered_rows;
+  std::vector<QuerySegment> segments;
+  torch::Tensor token_MD;
+  torch::Tensor cls_RD;
+  if (rows.token_rows > 0) {
+    const torch::Tensor rows_BTD = x_RTD.narrow(0, 0, rows.token_rows);
+    token_MD = layer.SelfAttend(rows_BTD, rows_BTD, rows.mask_R11T.narrow(0, 0, rows.token_rows))
+                   .flatten(0, 1);
+    segments.push_back({.rows = rows.token_rows, .length = rows.length});
+  }
+  if (cls_rows > 0) {
+    const torch::Tensor rows_RTD = x_RTD.narrow(0, rows.token_rows, cls_rows);
+    cls_RD = layer
+                 .SelfAttend(rows_RTD.narrow(1, 0, 1), rows_RTD,
+                             rows.mask_R11T.narrow(0, rows.token_rows, cls_rows))
+                 .flatten(0, 1);
+    if (rows.match_rows > 0) segments.push_back({.rows = rows.match_rows, .length = 1});
+    if (rows.gathered_rows > 0) {
+      segments.push_back({.rows = rows.gathered_rows, .length = 1, .own_image = false});
+    }
+  }
+  const torch::Tensor crossed_MD =
+      layer.CrossAttend(CatDefined({token_MD, cls_RD}), segments, image, rows.gather_index_S);
+  torch::Tensor chosen_ND;
+  if (rows.token_rows > 0) chosen_ND = crossed_MD.index_select(0, rows.token_index_N);
+  torch::Tensor crossed_cls_RD;
+  if (cls_rows > 0) {
+    crossed_cls_RD = crossed_MD.narrow(0, rows.token_rows * rows.length, cls_rows);
+  }
+  return layer.FeedForward(CatDefined({chosen_ND, crossed_cls_RD}));
+}
 
 }  // namespace
 
@@ -167,7 +230,9 @@ torch::Tensor BertEmbeddingsImpl::forward(const torch::Tensor& ids_RT) {
   return at::dropout(norm_(sum_RTD), hidden_dropout_, is_training());
 }
 
-BertModelImpl::BertModelImpl(const BertOptions& options) : fusion_layer_(options.fusion_layer) {
+BertModelImpl::BertModelImpl(const BertOptions& options)
+    : fusion_layer_(options.fusion_layer),
+      activation_checkpointing_(options.activation_checkpointing) {
   embeddings_ = register_module("embeddings", BertEmbeddings(options));
   const ModulePointer layer = AddLevel(*AddLevel(*this, "encoder"), "layer");
   for (int64_t i = 0; i < options.num_hidden_layers; ++i) {
@@ -183,9 +248,15 @@ TextOutput BertModelImpl::EncodeText(const torch::Tensor& ids_RT, const torch::T
               mask_RT.sizes());
   torch::Tensor x_RTD = embeddings_(ids_RT);
   const torch::Tensor mask_R11T = AdditiveMask(mask_RT, x_RTD.scalar_type());
-  for (int64_t i = 0; i + 1 < fusion_layer_; ++i) {
-    x_RTD = layers_[i]->FeedForward(layers_[i]->SelfAttend(x_RTD, x_RTD, mask_R11T));
-  }
+  const auto run = [this](BertLayer layer, const torch::Tensor& rows_RTD,
+                          const torch::Tensor& rows_mask_R11T) {
+    return RunBlock(
+        activation_checkpointing_, {rows_RTD},
+        [layer, rows_mask_R11T](const std::vector<torch::Tensor>& inputs) mutable {
+          return layer->FeedForward(layer->SelfAttend(inputs[0], inputs[0], rows_mask_R11T));
+        });
+  };
+  for (int64_t i = 0; i + 1 < fusion_layer_; ++i) x_RTD = run(layers_[i], x_RTD, mask_R11T);
   BertLayer& last = layers_[fusion_layer_ - 1];
   TextOutput output;
   if (num_cls_rows > 0) {
@@ -195,9 +266,8 @@ TextOutput BertModelImpl::EncodeText(const torch::Tensor& ids_RT, const torch::T
     output.cls_RD = last->FeedForward(cls_R1D).squeeze(1);
   }
   if (const int64_t rest = x_RTD.size(0) - num_cls_rows; rest > 0) {
-    const torch::Tensor rows_RTD = x_RTD.narrow(0, num_cls_rows, rest);
-    output.hidden_RTD = last->FeedForward(
-        last->SelfAttend(rows_RTD, rows_RTD, mask_R11T.narrow(0, num_cls_rows, rest)));
+    output.hidden_RTD =
+        run(last, x_RTD.narrow(0, num_cls_rows, rest), mask_R11T.narrow(0, num_cls_rows, rest));
   }
   return output;
 }
@@ -217,62 +287,36 @@ FusionOutput BertModelImpl::Fuse(const FusionInput& input, std::span<const KeyVa
   const int64_t token_rows = Rows(input.token_BTD);
   const int64_t match_rows = Rows(input.match_RTD);
   const int64_t gathered_rows = Rows(input.gathered_STD);
-  const int64_t own_rows = token_rows + match_rows;
-  const int64_t cls_rows = match_rows + gathered_rows;
   TORCH_CHECK(match_rows % num_images == 0 && (token_rows == 0 || token_rows == num_images),
               token_rows, " token rows and ", match_rows, " match rows for ", num_images,
               " images");
 
   torch::Tensor x_RTD = CatDefined({input.token_BTD, input.match_RTD, input.gathered_STD});
-  const torch::Tensor mask_R11T =
-      AdditiveMask(CatDefined({input.token_mask_BT, input.match_mask_RT, input.gathered_mask_ST}),
-                   x_RTD.scalar_type());
-  const int64_t rows = x_RTD.size(0);
-  const int64_t length = x_RTD.size(1);
-  std::vector<QuerySegment> segments;
-  if (own_rows > 0) segments.push_back({.rows = own_rows, .length = length});
-  if (gathered_rows > 0) {
-    segments.push_back({.rows = gathered_rows, .length = length, .own_image = false});
-  }
-  for (size_t i = fusion_layer_; i + 1 < layers_.size(); ++i) {
-    BertLayer& layer = layers_[i];
-    x_RTD = layer->SelfAttend(x_RTD, x_RTD, mask_R11T);
-    const torch::Tensor x_MD = layer->CrossAttend(x_RTD.flatten(0, 1), segments,
-                                                  images[i - fusion_layer_], input.gather_index_S);
-    x_RTD = layer->FeedForward(x_MD).unflatten(0, {rows, length});
-  }
-
-  // The last layer, where only [CLS] or the chosen tokens are read.
-  BertLayer& last = layers_.back();
-  segments.clear();
-  torch::Tensor token_MD;
-  torch::Tensor cls_RD;
-  if (token_rows > 0) {
-    const torch::Tensor rows_BTD = x_RTD.narrow(0, 0, token_rows);
-    token_MD =
-        last->SelfAttend(rows_BTD, rows_BTD, mask_R11T.narrow(0, 0, token_rows)).flatten(0, 1);
-    segments.push_back({.rows = token_rows, .length = length});
-  }
-  if (cls_rows > 0) {
-    const torch::Tensor rows_RTD = x_RTD.narrow(0, token_rows, cls_rows);
-    cls_RD = last->SelfAttend(rows_RTD.narrow(1, 0, 1), rows_RTD,
-                              mask_R11T.narrow(0, token_rows, cls_rows))
-                 .flatten(0, 1);
-    if (match_rows > 0) segments.push_back({.rows = match_rows, .length = 1});
-    if (gathered_rows > 0) {
-      segments.push_back({.rows = gathered_rows, .length = 1, .own_image = false});
-    }
-  }
-  const torch::Tensor crossed_MD = last->CrossAttend(CatDefined({token_MD, cls_RD}), segments,
-                                                     images.back(), input.gather_index_S);
-  torch::Tensor chosen_ND;
-  if (token_rows > 0) chosen_ND = crossed_MD.index_select(0, input.token_index_N);
-  torch::Tensor crossed_cls_RD;
-  if (cls_rows > 0) crossed_cls_RD = crossed_MD.narrow(0, token_rows * length, cls_rows);
-  const torch::Tensor last_MD = last->FeedForward(CatDefined({chosen_ND, crossed_cls_RD}));
+  const FusionRows rows{
+      .token_rows = token_rows,
+      .match_rows = match_rows,
+      .gathered_rows = gathered_rows,
+      .length = x_RTD.size(1),
+      .mask_R11T = AdditiveMask(
+          CatDefined({input.token_mask_BT, input.match_mask_RT, input.gathered_mask_ST}),
+          x_RTD.scalar_type()),
+      .token_index_N = input.token_index_N,
+      .gather_index_S = input.gather_index_S};
+  // Keys and values stay outside of the blocks: their gradients meet at the image in the same order
+  // as without checkpointing.
+  const auto run = [&](size_t i, auto* run_layer) {
+    const KeyValue& image = images[i - fusion_layer_];
+    return RunBlock(
+        activation_checkpointing_, {x_RTD, image.key_BASd, image.value_BASd},
+        [layer = layers_[i], rows, run_layer](const std::vector<torch::Tensor>& inputs) mutable {
+          return run_layer(*layer, rows, inputs[0], {inputs[1], inputs[2]});
+        });
+  };
+  for (size_t i = fusion_layer_; i + 1 < layers_.size(); ++i) x_RTD = run(i, &RunFusionLayer);
+  const torch::Tensor last_MD = run(layers_.size() - 1, &RunLastFusionLayer);
 
   FusionOutput output;
-  const int64_t chosen = Rows(chosen_ND);
+  const int64_t chosen = token_rows > 0 ? input.token_index_N.size(0) : 0;
   if (token_rows > 0) output.token_ND = last_MD.narrow(0, 0, chosen);
   if (match_rows > 0) output.match_RD = last_MD.narrow(0, chosen, match_rows);
   if (gathered_rows > 0) {

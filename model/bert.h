@@ -155,6 +155,7 @@ class BertModelImpl : public torch::nn::Module {
 
  private:
   int64_t fusion_layer_;
+  ActivationCheckpointing activation_checkpointing_;
   BertEmbeddings embeddings_ = nullptr;
   std::vector<BertLayer> layers_;
 };

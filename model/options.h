@@ -9,6 +9,13 @@
 
 namespace albef {
 
+// What backward computes again instead of finding it (model/activation_checkpointing.h). The
+// numbers are the same.
+enum class ActivationCheckpointing {
+  kNone,
+  kBlocks,  // of the image encoder, and BERT's layers: only their inputs are kept
+};
+
 struct VisionOptions {
   int64_t image_res = 256;  // pixels, both sides
   int64_t patch_size = 16;
@@ -17,6 +24,7 @@ struct VisionOptions {
   int64_t heads = 12;
   int64_t mlp_ratio = 4;
   double layer_norm_eps = 1e-6;
+  ActivationCheckpointing activation_checkpointing = ActivationCheckpointing::kNone;
 
   // Image tokens, [CLS] included.
   int64_t num_tokens() const {
@@ -41,6 +49,7 @@ struct BertOptions {
   double attention_probs_dropout_prob = 0.1;
   double initializer_range = 0.02;
   int64_t pad_token_id = 0;
+  ActivationCheckpointing activation_checkpointing = ActivationCheckpointing::kNone;
 };
 
 struct AlbefOptions {

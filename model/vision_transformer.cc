@@ -1,5 +1,6 @@
 #include "model/vision_transformer.h"
 
+#include "model/activation_checkpointing.h"
 #include "model/attention.h"
 
 namespace albef {
@@ -73,7 +74,12 @@ torch::Tensor VisionTransformerImpl::forward(const torch::Tensor& image_BCHW) {
   const torch::Tensor patches_BPD = patch_projection_(image_BCHW);
   const torch::Tensor cls_B1D = cls_token_.expand({image_BCHW.size(0), -1, -1});
   torch::Tensor x_BPD = at::cat({cls_B1D, patches_BPD}, 1) + pos_embed_;
-  for (const auto& block : *blocks_) x_BPD = block->as<VisionBlock>()->forward(x_BPD);
+  for (const auto& block : *blocks_) {
+    x_BPD = RunBlock(options_.activation_checkpointing, {x_BPD},
+                     [block](const std::vector<torch::Tensor>& inputs) {
+                       return block->as<VisionBlock>()->forward(inputs[0]);
+                     });
+  }
   return norm_(x_BPD);
 }
 

@@ -4,6 +4,16 @@
 
 namespace albef {
 
+namespace {
+
+ActivationCheckpointing CheckpointingOf(const RunConfig& config) {
+  return config.activation_checkpointing == RunConfig::ActivationCheckpointing::kBlocks
+             ? ActivationCheckpointing::kBlocks
+             : ActivationCheckpointing::kNone;
+}
+
+}  // namespace
+
 AlbefOptions ModelOptions(const RunConfig& config) {
   const RunConfig::Bert& bert = config.bert_config;
   TORCH_CHECK(bert.vocab_size.has_value(), "ModelOptions: vocab_size must be known by now");
@@ -13,7 +23,8 @@ AlbefOptions ModelOptions(const RunConfig& config) {
                     .width = config.vision_width,
                     .depth = config.vision.depth,
                     .heads = config.vision.heads,
-                    .mlp_ratio = config.vision.mlp_ratio};
+                    .mlp_ratio = config.vision.mlp_ratio,
+                    .activation_checkpointing = CheckpointingOf(config)};
   options.bert = {.vocab_size = *bert.vocab_size,
                   .hidden_size = bert.hidden_size,
                   .num_hidden_layers = bert.num_hidden_layers,
@@ -27,7 +38,8 @@ AlbefOptions ModelOptions(const RunConfig& config) {
                   .hidden_dropout_prob = bert.hidden_dropout_prob,
                   .attention_probs_dropout_prob = bert.attention_probs_dropout_prob,
                   .initializer_range = bert.initializer_range,
-                  .pad_token_id = bert.pad_token_id};
+                  .pad_token_id = bert.pad_token_id,
+                  .activation_checkpointing = CheckpointingOf(config)};
   options.embed_dim = config.embed_dim;
   options.queue_size = config.queue_size;
   options.temperature = config.temp;

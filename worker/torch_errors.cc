@@ -13,7 +13,8 @@ namespace {
 
 absl::Status OutOfMemory(std::string_view what) {
   return absl::AbortedError(
-      fmt::format("out of memory ({}); lower batch_size, virtual_ranks, image_res, queue_size, "
+      fmt::format("out of memory ({}); activation_checkpointing: blocks takes less for the same "
+                  "result; or lower batch_size, image_res, queue_size, virtual_ranks, "
                   "data.prefetch_batches or data.num_threads",
                   what));
 }

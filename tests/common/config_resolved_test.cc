@@ -31,6 +31,7 @@ TEST(ResolvedYaml, ReadsBackAsTheSameConfig) {
   config.max_steps = 1000000000000000;
   config.reduction = RunConfig::Reduction::kNccl;
   config.precision = RunConfig::Precision::kTf32;
+  config.activation_checkpointing = RunConfig::ActivationCheckpointing::kBlocks;
   config.data.augment_compat = RunConfig::AugmentCompat::kOfficial;
   EXPECT_EQ(MustParse(ResolvedYaml(config)), config);
 }
@@ -91,6 +92,7 @@ TEST(ConfigDifferences, CoverTheMathsAndNothingElse) {
       {"data.index_dir=/scratch", false},
       {"data.prefetch_batches=9", false},
       {"data.max_bad_fraction=0.5", false},
+      {"activation_checkpointing=blocks", false},
       {"data.root=/elsewhere", false},
       {"tokenizer.vocab=/elsewhere/vocab.txt", false},
       {"train_file=[/new/coco.json, /new/vg.json, sbu.json, x/cc3m.json]", false},

@@ -74,6 +74,7 @@ max_steps: null
 checkpoint: {every_steps: ~, every_epochs: 2}
 data: {root: "/data/a b", augment_compat: official}
 precision: 'tf32'
+activation_checkpointing: blocks
 eval:
 )");
   EXPECT_EQ(config.temp, 0.07);
@@ -89,6 +90,7 @@ eval:
   EXPECT_EQ(config.data.root, "/data/a b");
   EXPECT_EQ(config.data.augment_compat, RunConfig::AugmentCompat::kOfficial);
   EXPECT_EQ(config.precision, RunConfig::Precision::kTf32);
+  EXPECT_EQ(config.activation_checkpointing, RunConfig::ActivationCheckpointing::kBlocks);
   EXPECT_EQ(config.eval, RunConfig::Eval());
   EXPECT_EQ(config.bert_config.vocab_size, std::nullopt);
   EXPECT_THAT(config.train_file, ElementsAre("train.json"));
@@ -169,6 +171,9 @@ TEST(RunConfig, NamesFileLineKeyAndWhatIsAllowed) {
               "optimizer.opt: \"sgd\" is not available in this version; allowed: adamW"},
       BadLine{"precision: bf16",
               "precision: \"bf16\" is not available in this version; allowed: fp32, tf32"},
+      BadLine{"activation_checkpointing: all",
+              "activation_checkpointing: \"all\" is not available in this version; allowed: none, "
+              "blocks"},
       BadLine{"reduction: ring",
               "reduction: \"ring\" is not available in this version; allowed: tree, nccl"},
       BadLine{"data: {augment_compat: both}",

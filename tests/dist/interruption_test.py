@@ -28,6 +28,16 @@ class InterruptionTest(RunTest):
             self.assertEqual(self.outcome(run_dir)["step"], stop)
         self.assertEqual(self.digest(run_dir), expected)
 
+    def test_goes_on_with_and_without_activation_checkpointing(self):
+        expected = self.undisturbed_digest()
+        run_dir = self.new_run_dir()
+        for stop, checkpointing in ((7, "blocks"), (20, "none"), (40, "blocks")):
+            self.train(run_dir, "--set", f"max_steps={stop}", "--set",
+                       f"activation_checkpointing={checkpointing}")
+            self.assertIn(f"activation_checkpointing: {checkpointing}\n",
+                          (run_dir / "config.yaml").read_text(encoding="utf-8"))
+        self.assertEqual(self.digest(run_dir), expected)
+
     def test_survives_sigkill_at_random_moments(self):
         expected = self.undisturbed_digest()
         seed = OPTIONS.seed if OPTIONS.seed is not None else random.randrange(1 << 32)

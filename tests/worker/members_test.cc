@@ -22,8 +22,12 @@ namespace {
 constexpr int kVirtualRanks = 4;
 constexpr int kIterations = 3;
 
-std::unique_ptr<TrainState> NewState(uint64_t seed) {
-  Albef model(TinyModelOptions(/*queue_size=*/20));
+std::unique_ptr<TrainState> NewState(
+    uint64_t seed, ActivationCheckpointing checkpointing = ActivationCheckpointing::kNone) {
+  AlbefOptions options = TinyModelOptions(/*queue_size=*/20);
+  options.vision.activation_checkpointing = checkpointing;
+  options.bert.activation_checkpointing = checkpointing;
+  Albef model(options);
   InitializeRandomly(*model, seed);
   model->train();
   return std::make_unique<TrainState>(model, TrainStateOptions());
@@ -130,6 +134,23 @@ TEST_P(Members, ReachTheStateOfALoneWorker) {
 }
 
 INSTANTIATE_TEST_SUITE_P(UpToOnePerVirtualRank, Members, ::testing::Range(2, kVirtualRanks + 1));
+
+TEST(Members, ReachItWithBlocksThatBackwardRunsAgain) {
+  const Expected expected(kIterations);
+  LocalGroup group(2);
+  RunMembers(group, 2, [&](const Place& place, Turn& turn) {
+    const auto state = NewState(3, ActivationCheckpointing::kBlocks);
+    PretrainStep::Options options = StepOptions(&turn);
+    options.bucket_bytes = 4096;
+    PretrainStep step(state.get(), options, place);
+    for (int i = 0; i < kIterations; ++i) {
+      const auto report = RunStep(step, *state);
+      ASSERT_TRUE(report.ok()) << report.status();
+      EXPECT_EQ(report->decision, expected.decisions[static_cast<size_t>(i)]);
+    }
+    EXPECT_EQ(ToHex(Digest(*state)), ToHex(Digest(*expected.state)));
+  });
+}
 
 TEST(Members, SendBucketsWhileBackwardIsStillAtWork) {
   const Expected expected(kIterations);

@@ -15,8 +15,12 @@
 namespace albef {
 namespace {
 
-std::unique_ptr<TrainState> NewState() {
-  Albef model(TinyModelOptions(/*queue_size=*/20));
+std::unique_ptr<TrainState> NewState(
+    ActivationCheckpointing checkpointing = ActivationCheckpointing::kNone) {
+  AlbefOptions options = TinyModelOptions(/*queue_size=*/20);
+  options.vision.activation_checkpointing = checkpointing;
+  options.bert.activation_checkpointing = checkpointing;
+  Albef model(options);
   InitializeRandomly(*model, 3);
   model->train();
   return std::make_unique<TrainState>(model, TrainStateOptions());
@@ -75,6 +79,24 @@ TEST(PretrainStep, IsAFunctionOfStateAndInputs) {
   }
   EXPECT_EQ(a->counters(), (StepCounters{.iteration = 5, .updates = 5, .ema_updates = 5}));
   ExpectSameBits(*a, *b);
+}
+
+TEST(PretrainStep, EndsInTheSameStateWithBlocksThatBackwardRunsAgain) {
+  for (const int ranks : {1, 2}) {
+    SCOPED_TRACE(ranks);
+    const auto plain = NewState(), checkpointed = NewState(ActivationCheckpointing::kBlocks);
+    PretrainStep::Options options = StepOptions();
+    options.virtual_ranks = ranks;
+    PretrainStep step(plain.get(), options, Place::Alone(ranks)),
+        step_of_blocks(checkpointed.get(), options, Place::Alone(ranks));
+    for (int i = 0; i < 5; ++i) {
+      const PretrainStep::Report expected = RunStep(step, *plain);
+      const PretrainStep::Report report = RunStep(step_of_blocks, *checkpointed);
+      EXPECT_TRUE(report.decision.committed);
+      EXPECT_EQ(report.decision, expected.decision);
+    }
+    ExpectSameBits(*plain, *checkpointed);
+  }
 }
 
 TEST(PretrainStep, AnErrorOfTheInputsLeavesNothingBehind) {

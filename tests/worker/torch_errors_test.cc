@@ -27,7 +27,8 @@ TEST(TorchErrors, MemoryThatRunsOutEndsTheRunWithTheKeysThatHelp) {
   for (const absl::Status& status : {thrown, loader}) {
     EXPECT_EQ(ExitCodeFor(status), ExitCode::kFailed) << status;
     EXPECT_THAT(MessageOf(status),
-                AllOf(HasSubstr("out of memory"), HasSubstr("batch_size"),
+                AllOf(HasSubstr("out of memory"), HasSubstr("activation_checkpointing: blocks"),
+                      HasSubstr("batch_size"), HasSubstr("image_res"),
                       HasSubstr("data.prefetch_batches"), HasSubstr("data.num_threads")));
   }
 }
