@@ -393,6 +393,11 @@ absl::Status SetUpAndRun(const TrainerOptions& options, MeshServer* mesh, Activi
                                      .threads = static_cast<int>(*config.threads_per_worker),
                                      .deterministic = *config.deterministic,
                                      .tf32 = config.precision == RunConfig::Precision::kTf32}));
+  if (config.precision == RunConfig::Precision::kBf16 && !MultipliesBf16(device)) {
+    spdlog::warn(
+        "precision: bf16 on a device without bf16 instructions: steps will take longer than with "
+        "fp32");
+  }
   Trainer trainer(std::move(setup), device, mesh, activity, link);
   return trainer.Run();
 }
