@@ -2,8 +2,8 @@
 //
 // A parameter's *shadow* is its value rounded to bf16, in a tensor of its own that whoever changes
 // the parameter brings up to date. Products read shadows and sum in fp32. Gradients reach the
-// parameters in fp32: on GPUs they are the sums themselves, on CPUs, which have no such product,
-// the weights' were rounded to bf16 on the way.
+// parameters in fp32: as these sums, except that CPUs with bf16 instructions round a weight's
+// gradient to bf16 on the way, as LibTorch has no other product for them.
 //
 // Letters: K inputs, N outputs.
 #ifndef ALBEF_MODEL_MIXED_LINEAR_H_
@@ -34,11 +34,15 @@ class ShadowReader {
 };
 
 // x·Wᵀ + b for x of any shape (…,K). Without a shadow at::linear, in the dtype of all three. With
-// one, x (fp32 or bf16) is rounded to bf16, and the result is `result_type`: bf16, or fp32 without
-// having been rounded in between on GPUs. Gradients have the dtypes of x, weight and bias.
+// one, x (fp32 or bf16) is rounded to bf16, and the result is `result_type`: bf16 or fp32.
+// Gradients have the dtypes of x, weight and bias.
 torch::Tensor MixedLinear(const torch::Tensor& x, const torch::Tensor& weight_NK,
                           const torch::Tensor& bias_N, const LinearShadow& shadow,
                           torch::ScalarType result_type);
+
+// Without such instructions MixedLinear multiplies the same rounded values in fp32, which takes a
+// third of the time of LibTorch's emulation.
+bool CpuMultipliesBf16();
 
 }  // namespace albef
 

@@ -72,15 +72,6 @@ absl::StatusOr<torch::Device> ConfigureCompute(const ComputeOptions& options) {
   return device;
 }
 
-bool MultipliesBf16([[maybe_unused]] const torch::Device& device) {
-#ifdef ALBEF_CUDA
-  if (device.is_cuda()) return at::cuda::getDeviceProperties(device.index())->major >= 8;
-#endif
-  // The flags of x86 (avx512_bf16, amx_bf16) and ARM (bf16); nothing else says "bf16" there.
-  const absl::StatusOr<std::string> cpuinfo = ReadFile("/proc/cpuinfo");
-  return !cpuinfo.ok() || cpuinfo->find("bf16") != std::string::npos;
-}
-
 std::map<std::string, std::string> ComputeFacts(const torch::Device& device) {
   return {
       {"device", device.is_cuda() ? "cuda" : device.str()},

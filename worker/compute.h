@@ -26,10 +26,6 @@ struct ComputeOptions {
 // device this build or machine lacks.
 absl::StatusOr<torch::Device> ConfigureCompute(const ComputeOptions& options);
 
-// Whether the device has instructions for bf16 products. Without them LibTorch takes about three
-// times as long for one as in fp32.
-bool MultipliesBf16(const torch::Device& device);
-
 // CPU or GPU model, instruction set LibTorch dispatches to, library versions, thread count.
 std::map<std::string, std::string> ComputeFacts(const torch::Device& device);
 

@@ -1,13 +1,15 @@
 // The step with products in bf16 against the numbers of the authors' code, which are fp64.
 //
 // bf16 keeps 8 bits: rounding moves a value by at most 2⁻⁹ = 0.2 %, some 40 times between pixels
-// and losses. Errors of single roundings are independent, so a loss ends within 1 % and a gradient
-// within some degrees of its direction; whatever is wrong in kind (a missing branch, a stale
-// shadow, a gradient that does not arrive) misses these by far.
+// and losses. Single roundings are independent of each other, so a loss ends within 1 % and most
+// gradients within 2 %; those that are sums of terms that cancel, such as biases', within 15 %,
+// which is a cosine of 0.99. Whatever is wrong in kind (a missing branch, a stale shadow, a
+// gradient that does not arrive) misses these by far.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <torch/utils.h>
 
+#include <cmath>
 #include <memory>
 #include <set>
 #include <string>
@@ -21,13 +23,8 @@ namespace albef::golden {
 namespace {
 
 constexpr double kLossTolerance = 1e-2;
-constexpr double kLeastCosine = 0.99;
-
-double Cosine(const torch::Tensor& a, const torch::Tensor& b) {
-  const torch::Tensor left = a.detach().to(torch::kCPU, torch::kFloat64).flatten();
-  const torch::Tensor right = b.to(torch::kFloat64).flatten();
-  return (left.dot(right) / (left.norm() * right.norm())).item<double>();
-}
+constexpr double kGradientTolerance = 0.15;       // of one tensor: |difference| / |expected|
+constexpr double kWholeGradientTolerance = 0.02;  // of all of them as one vector
 
 TEST(MixedPrecisionStep, LossesAndEveryGradientAreTheReferencesWithinBf16) {
   const nlohmann::json step = ReadJson("step");
@@ -54,17 +51,38 @@ TEST(MixedPrecisionStep, LossesAndEveryGradientAreTheReferencesWithinBf16) {
   }
   const auto zero = step.at("zero_gradient_parameters").get<std::set<std::string>>();
   int num_compared = 0;
+  double expected_square = 0, error_square = 0;
   for (const LayoutEntry& entry : state.arena().layout().entries()) {
     const torch::Tensor& wanted = expected.at("grad." + entry.key);
     const torch::Tensor gradient = Arena::View(state.arena().gradients(), entry);
     EXPECT_TRUE(gradient.isfinite().all().item<bool>()) << entry.key;
     if (zero.contains(entry.key) || !wanted.any().item<bool>()) continue;
-    EXPECT_GT(Cosine(gradient, wanted), kLeastCosine) << entry.key;
-    ExpectRel(gradient.norm().item<double>(), wanted.norm().item<double>(), 0.1,
-              "norm of the gradient of " + entry.key);
+    const double expected_norm = wanted.norm().item<double>();
+    const double error_norm =
+        (gradient.to(torch::kCPU, torch::kFloat64) - wanted).norm().item<double>();
+    EXPECT_LE(error_norm, kGradientTolerance * expected_norm) << entry.key;
+    expected_square += expected_norm * expected_norm;
+    error_square += error_norm * error_norm;
     ++num_compared;
   }
   EXPECT_GT(num_compared, 100);
+  EXPECT_LE(std::sqrt(error_square / expected_square), kWholeGradientTolerance);
+}
+
+TEST(MixedPrecisionStep, WithoutAMaskedTokenTheVocabularyHasNoLossAndAllGradientsAreFinite) {
+  const nlohmann::json edges = ReadJson("step_edges");
+  const TensorMap inputs = ReadTensors("step_edges_inputs");
+  const torch::TensorOptions options = torch::TensorOptions(TestDevice()).dtype(torch::kFloat32);
+  TrainState state(MakeModel(edges.at("config"), ReadTensors("step_init"), options),
+                   {.device = TestDevice(), .bf16_products = true});
+  state.Prologue();
+  Albef model = state.model();
+  const PretrainInputs batch = ToInputs(inputs, "no_mask.", inputs.at("image"), options);
+  ASSERT_EQ(batch.masked_index_N.numel(), 0);
+  const PretrainOutput output = model->Forward(batch, 0.3);
+  (output.loss_mlm + output.loss_itc + output.loss_itm).backward();
+  EXPECT_EQ(output.loss_mlm.item<float>(), 0);
+  EXPECT_TRUE(state.arena().gradients().isfinite().all().item<bool>());
 }
 
 TEST(MixedPrecisionStep, FortyStepsStayBesideTheReference) {
