@@ -26,7 +26,7 @@ if(EXISTS ${_libtorch}/torch/lib/libtorch_cpu.so)
 endif()
 if(NOT EXISTS ${_libtorch}/lib/libtorch_cpu.so)
   message(FATAL_ERROR "No LibTorch in ${_libtorch} (lib/libtorch_cpu.so is missing). Run "
-    "deploy/install-deps.sh, or pass -DALBEF_LIBTORCH=DIR for one of your own (>= 2.6).")
+    "deploy/install-deps.sh, or pass -DALBEF_LIBTORCH=DIR for one of your own (>= 2.8).")
 endif()
 message(STATUS "LibTorch: ${_libtorch}")
 

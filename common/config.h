@@ -159,6 +159,7 @@ struct RunConfig {
   enum class Precision {
     kFp32,
     kTf32,  // GPU only
+    kBf16,  // products of the encoders; everything else stays in fp32
   };
 
   enum class ActivationCheckpointing {

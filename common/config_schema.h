@@ -49,8 +49,10 @@ constexpr Rule Above(double low, double high) {
   return {.low = low, .high = high, .low_open = true};
 }
 
-inline constexpr std::array<std::pair<std::string_view, RunConfig::Precision>, 2> kPrecisions = {
-    {{"fp32", RunConfig::Precision::kFp32}, {"tf32", RunConfig::Precision::kTf32}}};
+inline constexpr std::array<std::pair<std::string_view, RunConfig::Precision>, 3> kPrecisions = {
+    {{"fp32", RunConfig::Precision::kFp32},
+     {"tf32", RunConfig::Precision::kTf32},
+     {"bf16", RunConfig::Precision::kBf16}}};
 inline constexpr std::array<std::pair<std::string_view, RunConfig::ActivationCheckpointing>, 2>
     kActivationCheckpointings = {{{"none", RunConfig::ActivationCheckpointing::kNone},
                                   {"blocks", RunConfig::ActivationCheckpointing::kBlocks}}};

@@ -80,6 +80,16 @@ void AlbefImpl::train(bool on) {
   text_encoder_m_->train(on && options_.teacher_dropout);
 }
 
+void AlbefImpl::BindShadows(const ShadowSource& shadow_of) {
+  for (const torch::nn::Module* encoder : std::initializer_list<const torch::nn::Module*>{
+           visual_encoder_.get(), text_encoder_.get(), visual_encoder_m_.get(),
+           text_encoder_m_.get()}) {
+    for (const std::shared_ptr<torch::nn::Module>& module : encoder->modules()) {
+      if (auto* reader = dynamic_cast<ShadowReader*>(module.get())) reader->BindShadows(shadow_of);
+    }
+  }
+}
+
 AlbefImpl::Teacher AlbefImpl::RunTeacher(const PretrainInputs& inputs, double alpha) {
   const torch::NoGradGuard no_grad;
   Teacher teacher;

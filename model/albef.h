@@ -22,6 +22,7 @@
 
 #include "model/bert.h"
 #include "model/layers.h"
+#include "model/mixed_linear.h"
 #include "model/options.h"
 #include "model/vision_transformer.h"
 
@@ -99,6 +100,12 @@ class AlbefImpl : public torch::nn::Module {
   // the number of images. So many texts with one image, or pairs.
   torch::Tensor MatchLogits(std::span<const KeyValue> images, const torch::Tensor& text_embeds_RTD,
                             const torch::Tensor& mask_RT);
+
+  // From now on the encoders, student and teacher, multiply with shadows of their parameters, in
+  // bf16. The residual stream, LayerNorms, softmax, what projects onto features and matching
+  // scores, and all losses stay in the dtype of the parameters. Call it when these have reached
+  // their final place.
+  void BindShadows(const ShadowSource& shadow_of);
 
   // The teacher follows, except that its dropout obeys options().teacher_dropout.
   void train(bool on = true) override;

@@ -114,6 +114,35 @@ void Arena::BindGradients(const torch::Tensor& flat) {
   }
 }
 
+void Arena::AddShadows() {
+  if (shadows_.defined()) return;
+  shadows_ = torch::zeros_like(parameters_, torch::kBFloat16);
+  teacher_shadows_ = torch::zeros_like(teacher_, torch::kBFloat16);
+  RefreshShadows();
+  RefreshTeacherShadows();
+}
+
+void Arena::RefreshShadows() {
+  const torch::NoGradGuard no_grad;
+  if (shadows_.defined()) shadows_.copy_(parameters_);
+}
+
+void Arena::RefreshTeacherShadows() {
+  const torch::NoGradGuard no_grad;
+  if (teacher_shadows_.defined()) teacher_shadows_.copy_(teacher_);
+}
+
+torch::Tensor Arena::ShadowOf(const torch::Tensor& parameter) const {
+  TORCH_CHECK(shadows_.defined(), "arena: there are no shadows; call AddShadows() first");
+  for (const auto& [bound, flat] :
+       {std::pair(&students_, &shadows_), std::pair(&teachers_, &teacher_shadows_)}) {
+    for (const Bound& candidate : *bound) {
+      if (candidate.parameter.is_same(parameter)) return View(*flat, *candidate.entry);
+    }
+  }
+  TORCH_CHECK(false, "arena: a tensor of shape ", parameter.sizes(), " is none of its parameters");
+}
+
 torch::Tensor Arena::View(const torch::Tensor& flat, const LayoutEntry& entry) {
   return flat.narrow(0, entry.offset, entry.num_values).view(entry.shape);
 }

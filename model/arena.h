@@ -7,6 +7,10 @@
 // itm_head) hold values that nobody reads and that belong to no checkpoint or digest. Padding is
 // zero everywhere.
 //
+// In bf16 runs two more flat tensors of the same layout hold the *shadows* of parameters and
+// teacher, their values rounded to bf16 (mixed_linear.h). They are derived: no part of checkpoints,
+// digests or transfers.
+//
 // Built last, after the module's device and dtype are final: Module::to() would silently move its
 // parameters out, and Module::zero_grad() would drop the gradient views. CheckAliasing() finds out.
 // Not thread-safe.
@@ -67,6 +71,18 @@ class Arena {
   // several virtual ranks can be kept without a copy.
   void BindGradients(const torch::Tensor& flat);
 
+  // Makes the shadows. A second call changes nothing.
+  void AddShadows();
+
+  // Rounds the parameters' values, or the teacher's, into their shadows; does nothing without
+  // shadows. Whoever writes to parameters() or teacher() calls it afterwards.
+  void RefreshShadows();
+  void RefreshTeacherShadows();
+
+  // The shadow of one of the module's parameters, student or teacher, in its shape; TORCH_CHECK
+  // failure without shadows or for a tensor that is no parameter.
+  torch::Tensor ShadowOf(const torch::Tensor& parameter) const;
+
   // The stretch of `flat` that belongs to `entry`, in the parameter's shape.
   static torch::Tensor View(const torch::Tensor& flat, const LayoutEntry& entry);
 
@@ -85,6 +101,8 @@ class Arena {
   torch::Tensor parameters_;
   torch::Tensor teacher_;
   torch::Tensor gradients_;
+  torch::Tensor shadows_;  // bf16, undefined without AddShadows()
+  torch::Tensor teacher_shadows_;
 };
 
 }  // namespace albef

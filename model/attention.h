@@ -10,13 +10,13 @@
 namespace albef {
 
 struct AttentionOptions {
-  // Added to the scaled scores, broadcast over heads and queries: (B, 1, 1, S).
+  // Added to the scaled scores, broadcast over heads and queries: (B, 1, 1, S). Of any dtype.
   std::optional<torch::Tensor> mask_B11S;
   double dropout = 0;  // of the probabilities; 0 outside of training
 };
 
 // softmax(QKᵀ/√d + mask)·V for heads along dimension 1: (B,A,T,d), (B,A,S,d), (B,A,S,d) →
-// (B,A,T,d).
+// (B,A,T,d). All of one dtype, which the result has too; of bf16 the softmax is taken in fp32.
 torch::Tensor Attention(const torch::Tensor& query_BATd, const torch::Tensor& key_BASd,
                         const torch::Tensor& value_BASd, const AttentionOptions& options = {});
 

@@ -335,7 +335,13 @@ BertPredictionsImpl::BertPredictionsImpl(const BertOptions& options) {
 
 torch::Tensor BertPredictionsImpl::forward(const torch::Tensor& hidden_ND,
                                            const torch::Tensor& word_weight_VD) {
-  return at::linear(norm_(at::gelu(dense_(hidden_ND))), word_weight_VD, bias_);
+  return MixedLinear(norm_(at::gelu(dense_(hidden_ND))), word_weight_VD, bias_, decoder_shadow_,
+                     bias_.scalar_type());
+}
+
+void BertPredictionsImpl::BindShadows(const ShadowSource& shadow_of,
+                                      const torch::Tensor& word_weight_VD) {
+  decoder_shadow_ = {.weight_NK = shadow_of(word_weight_VD), .bias_N = shadow_of(bias_)};
 }
 
 BertForMaskedLMImpl::BertForMaskedLMImpl(const BertOptions& options) {

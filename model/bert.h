@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "model/layers.h"
+#include "model/mixed_linear.h"
 #include "model/options.h"
 
 namespace albef {
@@ -167,17 +168,22 @@ TORCH_MODULE(BertModel);
 class BertPredictionsImpl : public torch::nn::Module {
  public:
   explicit BertPredictionsImpl(const BertOptions& options);
+  // Scores of the vocabulary, in the dtype of the parameters.
   torch::Tensor forward(const torch::Tensor& hidden_ND, const torch::Tensor& word_weight_VD);
+
+  // Of the decoder; the transform is a reader of its own.
+  void BindShadows(const ShadowSource& shadow_of, const torch::Tensor& word_weight_VD);
 
  private:
   torch::Tensor bias_;
+  LinearShadow decoder_shadow_;
   Linear dense_ = nullptr;
   LayerNorm norm_ = nullptr;
 };
 TORCH_MODULE(BertPredictions);
 
 // Module `text_encoder`: `bert` and `cls.predictions`.
-class BertForMaskedLMImpl : public torch::nn::Module {
+class BertForMaskedLMImpl : public torch::nn::Module, public ShadowReader {
  public:
   explicit BertForMaskedLMImpl(const BertOptions& options);
 
@@ -186,6 +192,10 @@ class BertForMaskedLMImpl : public torch::nn::Module {
   // Scores of the vocabulary for last hidden states, (N,V).
   torch::Tensor Predict(const torch::Tensor& hidden_ND) {
     return predictions_(hidden_ND, bert_->word_weight());
+  }
+
+  void BindShadows(const ShadowSource& shadow_of) override {
+    predictions_->BindShadows(shadow_of, bert_->word_weight());
   }
 
  private:

@@ -7,6 +7,10 @@ LinearImpl::LinearImpl(int64_t in, int64_t out) {
   bias = register_parameter("bias", torch::zeros({out}));
 }
 
+void LinearImpl::BindShadows(const ShadowSource& shadow_of) {
+  shadow_ = {.weight_NK = shadow_of(weight), .bias_N = shadow_of(bias)};
+}
+
 LayerNormImpl::LayerNormImpl(int64_t width, double eps) : eps_(eps) {
   weight = register_parameter("weight", torch::ones({width}));
   bias = register_parameter("bias", torch::zeros({width}));

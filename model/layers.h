@@ -11,23 +11,33 @@
 
 #include <cstdint>
 
+#include "model/mixed_linear.h"
+
 namespace albef {
 
-class LinearImpl : public torch::nn::Module {
+// With shadows its results are bf16.
+class LinearImpl : public torch::nn::Module, public ShadowReader {
  public:
   LinearImpl(int64_t in, int64_t out);
-  torch::Tensor forward(const torch::Tensor& x) { return at::linear(x, weight, bias); }
+  torch::Tensor forward(const torch::Tensor& x) {
+    return MixedLinear(x, weight, bias, shadow_, at::kBFloat16);
+  }
+  void BindShadows(const ShadowSource& shadow_of) override;
 
   torch::Tensor weight;  // (out, in)
   torch::Tensor bias;
+
+ private:
+  LinearShadow shadow_;
 };
 TORCH_MODULE(Linear);
 
+// In the dtype of its parameters, whatever it is given.
 class LayerNormImpl : public torch::nn::Module {
  public:
   LayerNormImpl(int64_t width, double eps);
   torch::Tensor forward(const torch::Tensor& x) {
-    return at::layer_norm(x, weight.sizes(), weight, bias, eps_);
+    return at::layer_norm(x.to(weight.scalar_type()), weight.sizes(), weight, bias, eps_);
   }
 
   torch::Tensor weight;

@@ -40,7 +40,13 @@ TrainState::TrainState(Albef model, const TrainStateOptions& options)
       model_(Moved(std::move(model), options)),
       arena_(*model_),
       adamw_(arena_, options.adamw),
-      queue_(model_->image_queue_EQ, model_->text_queue_EQ, model_->queue_ptr) {}
+      queue_(model_->image_queue_EQ, model_->text_queue_EQ, model_->queue_ptr) {
+  if (!options.bf16_products) return;
+  TORCH_CHECK(options.dtype == torch::kFloat32, "bf16 products need parameters in float, got ",
+              options.dtype);
+  arena_.AddShadows();
+  model_->BindShadows([&](const torch::Tensor& parameter) { return arena_.ShadowOf(parameter); });
+}
 
 void TrainState::Prologue() {
   arena_.CheckAliasing();
@@ -48,12 +54,14 @@ void TrainState::Prologue() {
   model_->temperature.clamp_(options_.min_temperature, options_.max_temperature);
   if (counters_.ema_updates > counters_.updates) return;
   UpdateTeacher(arena_, options_.momentum);
+  arena_.RefreshTeacherShadows();
   counters_.ema_updates = counters_.updates + 1;
 }
 
 void TrainState::Commit(double lr, const torch::Tensor& image_feat_m_NE,
                         const torch::Tensor& text_feat_m_NE) {
   adamw_.Step(arena_, lr, counters_.updates + 1);
+  arena_.RefreshShadows();
   queue_.Enqueue(image_feat_m_NE, text_feat_m_NE);
   ++counters_.updates;
   ++counters_.iteration;
@@ -142,6 +150,8 @@ absl::Status TrainState::Restore(std::span<const NamedTensor> tensors, std::stri
 void TrainState::StartFrom(const StepCounters& counters) {
   queue_.ReadPointer();
   counters_ = counters;
+  arena_.RefreshShadows();
+  arena_.RefreshTeacherShadows();
 }
 
 }  // namespace albef

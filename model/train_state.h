@@ -5,6 +5,9 @@
 //   … forward, backward into arena().gradients(), reduction, gate …
 //   Commit(lr, image, text);  or  Skip();
 //
+// Shadows in bf16 follow whatever changes here, except that the one of τ, which no product reads,
+// misses its clamp.
+//
 // Nothing here communicates or waits for the device, except Restore(). Not thread-safe.
 #ifndef ALBEF_MODEL_TRAIN_STATE_H_
 #define ALBEF_MODEL_TRAIN_STATE_H_
@@ -43,6 +46,9 @@ struct TrainStateOptions {
   double max_temperature = 0.5;
   torch::Device device = torch::kCPU;
   torch::ScalarType dtype = torch::kFloat32;  // of all floating-point state
+  // The encoders multiply in bf16, with shadows of the parameters (model/mixed_linear.h); all of
+  // the state is as without. `dtype` must be fp32.
+  bool bf16_products = false;
 };
 
 // Moves the floating-point tensors of a module to `dtype` and all tensors to `device`
@@ -74,7 +80,7 @@ class TrainState {
   // not fit is INVALID_ARGUMENT that names `source` and the tensor, and then nothing has changed.
   absl::Status Restore(std::span<const NamedTensor> tensors, std::string_view source);
 
-  // After weights and queues were loaded into the model: goes on from there.
+  // After weights and queues were loaded into the model: goes on from there, shadows included.
   void StartFrom(const StepCounters& counters);
 
   const Albef& model() const { return model_; }

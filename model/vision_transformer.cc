@@ -19,7 +19,11 @@ torch::Tensor PatchProjectionImpl::forward(const torch::Tensor& image_BCHW) {
   const torch::Tensor patches = image_BCHW.reshape({batch, 3, rows, patch, columns, patch})
                                     .permute({0, 2, 4, 1, 3, 5})
                                     .reshape({batch, rows * columns, 3 * patch * patch});
-  return at::linear(patches, weight_.flatten(1), bias_);
+  return MixedLinear(patches, weight_.flatten(1), bias_, shadow_, weight_.scalar_type());
+}
+
+void PatchProjectionImpl::BindShadows(const ShadowSource& shadow_of) {
+  shadow_ = {.weight_NK = shadow_of(weight_).flatten(1), .bias_N = shadow_of(bias_)};
 }
 
 VisionAttentionImpl::VisionAttentionImpl(const VisionOptions& options) : heads_(options.heads) {

@@ -7,20 +7,24 @@
 #include <torch/nn/pimpl.h>
 
 #include "model/layers.h"
+#include "model/mixed_linear.h"
 #include "model/options.h"
 
 namespace albef {
 
 // Cuts an image into patches and projects each. The parameters have the shape of the convolution
 // they stem from; for disjoint patches that is one matrix product.
-class PatchProjectionImpl : public torch::nn::Module {
+class PatchProjectionImpl : public torch::nn::Module, public ShadowReader {
  public:
   explicit PatchProjectionImpl(const VisionOptions& options);
-  torch::Tensor forward(const torch::Tensor& image_BCHW);  // (B, patches row by row, D)
+  // (B, patches row by row, D), in the dtype of the parameters.
+  torch::Tensor forward(const torch::Tensor& image_BCHW);
+  void BindShadows(const ShadowSource& shadow_of) override;
 
  private:
   torch::Tensor weight_;  // (D, 3, patch, patch)
   torch::Tensor bias_;
+  LinearShadow shadow_;
 };
 TORCH_MODULE(PatchProjection);
 

@@ -52,6 +52,7 @@ TrainStateOptions StateOptions(const RunConfig& config, torch::Device device) {
   options.momentum = config.momentum;
   options.adamw.weight_decay = config.optimizer.weight_decay;
   options.device = device;
+  options.bf16_products = config.precision == RunConfig::Precision::kBf16;
   return options;
 }
 

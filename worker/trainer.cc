@@ -23,6 +23,7 @@
 #include "common/status_macros.h"
 #include "coordinator/run_setup.h"
 #include "dataloader/utf8.h"
+#include "model/mixed_linear.h"
 #include "worker/activity.h"
 #include "worker/compute.h"
 #include "worker/initial_state.h"
@@ -402,6 +403,11 @@ absl::Status SetUpAndRun(const TrainerOptions& options, MeshServer* mesh, Activi
                                      .threads = static_cast<int>(*config.threads_per_worker),
                                      .deterministic = *config.deterministic,
                                      .tf32 = config.precision == RunConfig::Precision::kTf32}));
+  if (config.precision == RunConfig::Precision::kBf16 && device.is_cpu() && !CpuMultipliesBf16()) {
+    spdlog::warn(
+        "precision: bf16 on a CPU without instructions for it: its products are made in fp32, so "
+        "steps are not faster than with fp32");
+  }
   Trainer trainer(std::move(setup), device, mesh, activity, link);
   return trainer.Run();
 }

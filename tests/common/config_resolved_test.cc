@@ -30,7 +30,7 @@ TEST(ResolvedYaml, ReadsBackAsTheSameConfig) {
   config.deterministic = false;
   config.max_steps = 1000000000000000;
   config.reduction = RunConfig::Reduction::kNccl;
-  config.precision = RunConfig::Precision::kTf32;
+  config.precision = RunConfig::Precision::kBf16;
   config.activation_checkpointing = RunConfig::ActivationCheckpointing::kBlocks;
   config.data.augment_compat = RunConfig::AugmentCompat::kOfficial;
   EXPECT_EQ(MustParse(ResolvedYaml(config)), config);
@@ -80,6 +80,7 @@ TEST(ConfigDifferences, CoverTheMathsAndNothingElse) {
       {"data.augment_compat=official", true},
       {"teacher_dropout=false", true},
       {"precision=tf32", true},
+      {"precision=bf16", true},
       {"virtual_ranks=4", true},
       {"threads_per_worker=2", true},
       {"schedular.warmup_epochs=1", true},

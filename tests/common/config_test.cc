@@ -169,8 +169,8 @@ TEST(RunConfig, NamesFileLineKeyAndWhatIsAllowed) {
       BadLine{"checkpoint: {every_steps: 0}", "checkpoint.every_steps: expected a whole number"},
       BadLine{"optimizer: {opt: sgd}",
               "optimizer.opt: \"sgd\" is not available in this version; allowed: adamW"},
-      BadLine{"precision: bf16",
-              "precision: \"bf16\" is not available in this version; allowed: fp32, tf32"},
+      BadLine{"precision: fp16",
+              "precision: \"fp16\" is not available in this version; allowed: fp32, tf32, bf16"},
       BadLine{"activation_checkpointing: all",
               "activation_checkpointing: \"all\" is not available in this version; allowed: none, "
               "blocks"},

@@ -299,6 +299,24 @@ class Damage(FaultsTest):
             cluster.wait_until_nobody_is_left()
 
 
+class Precision(FaultsTest):
+    def test_bf16_ends_with_the_same_bits_on_any_number_of_workers_after_kills_and_a_restart(self):
+        bf16 = ("precision=bf16",)
+        settings = (*SHORT, *bf16)
+        for workers in (2, 3):
+            with self.cluster(workers=workers, settings=settings, faults=["trainer.1/gate@4:kill"]) as cluster:
+                cluster.wait_for_mark("trainer.1-gate@4-kill")
+                self.expect_success(cluster, settings)
+                self.assertEqual([e["cause"] for e in cluster.events("recovery")], ["trainer_killed"])
+        run_dir = self.new_run_dir()
+        with self.cluster(run_dir, settings=("max_steps=12", *bf16)) as cluster:
+            self.assertEqual(cluster.wait_for_end(), {0: 0, 1: 0}, cluster.stderr())
+        with self.cluster(run_dir, settings=settings) as cluster:
+            self.expect_success(cluster, settings)
+            self.assertEqual(cluster.events("resumed")[-1]["step"], 12)
+        self.assertNotEqual(self.lone_digest(settings), self.lone_digest(SHORT))
+
+
 class Mpirun(FaultsTest):
     """deploy/mpirun/pretrain.sh with two workers."""
 

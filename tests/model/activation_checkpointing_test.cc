@@ -55,10 +55,14 @@ PretrainInputs Inputs(int64_t batch, int64_t length) {
 
 // A model in an arena, and what its step of one virtual rank is made of.
 struct Student {
-  explicit Student(ActivationCheckpointing checkpointing) : model(SmallOptions(checkpointing)) {
+  explicit Student(ActivationCheckpointing checkpointing, bool has_shadows = false)
+      : model(SmallOptions(checkpointing)) {
     InitializeRandomly(*model, 3);
     model->train();
     arena = std::make_unique<Arena>(*model);
+    if (!has_shadows) return;
+    arena->AddShadows();
+    model->BindShadows([&](const torch::Tensor& parameter) { return arena->ShadowOf(parameter); });
   }
 
   torch::Tensor Losses(const PretrainInputs& inputs) {
@@ -71,8 +75,12 @@ struct Student {
   std::unique_ptr<Arena> arena;
 };
 
-TEST(ActivationCheckpointing, ChangesNoBitOfLossesGradientsAndGenerator) {
-  Student plain(kNone), checkpointed(kBlocks);
+class ActivationCheckpointingOf : public testing::TestWithParam<bool> {};
+
+INSTANTIATE_TEST_SUITE_P(Fp32AndBf16, ActivationCheckpointingOf, testing::Bool());
+
+TEST_P(ActivationCheckpointingOf, ChangesNoBitOfLossesGradientsAndGenerator) {
+  Student plain(kNone, GetParam()), checkpointed(kBlocks, GetParam());
   const struct { int64_t batch, length; } shapes[] = {{2, 3}, {3, 12}, {4, 7}, {8, 9}};
   for (const auto& [batch, length] : shapes) {
     SCOPED_TRACE(testing::Message() << batch << " pairs of " << length << " tokens");

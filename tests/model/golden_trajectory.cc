@@ -37,10 +37,12 @@ ScheduleOptions ToSchedule(const nlohmann::json& golden) {
 }
 
 std::unique_ptr<TrainState> MakeState(const nlohmann::json& golden, const std::string& init,
-                                      torch::ScalarType dtype) {
+                                      torch::ScalarType dtype, bool bf16_products) {
   const nlohmann::json& optimizer = golden.at("optimizer");
-  TrainStateOptions options{
-      .momentum = golden.at("config").at("momentum"), .device = TestDevice(), .dtype = dtype};
+  TrainStateOptions options{.momentum = golden.at("config").at("momentum"),
+                            .device = TestDevice(),
+                            .dtype = dtype,
+                            .bf16_products = bf16_products};
   options.adamw.weight_decay = optimizer.at("weight_decay");
   options.adamw.beta1 = optimizer.at("betas")[0];
   options.adamw.beta2 = optimizer.at("betas")[1];

@@ -26,7 +26,7 @@ ScheduleOptions ToSchedule(const nlohmann::json& golden);
 // A state of the case's sizes and optimizer, on TestDevice(), with the initial values in the
 // fixture `init`.
 std::unique_ptr<TrainState> MakeState(const nlohmann::json& golden, const std::string& init,
-                                      torch::ScalarType dtype);
+                                      torch::ScalarType dtype, bool bf16_products = false);
 
 void ExpectRel(double actual, double expected, double tolerance, const std::string& what);
 

@@ -200,6 +200,51 @@ TEST(TrainState, RestoredGoesOnBitForBit) {
   EXPECT_EQ(resumed.queue().pointer(), 6 * 3 % 5);
 }
 
+// Every value of both arenas, rounded; but τ, whose clamp no shadow follows.
+void ExpectShadowsOfAllParameters(const TrainState& state) {
+  for (const auto& parameter : state.model()->named_parameters()) {
+    if (parameter.key() == "temp") continue;
+    const torch::Tensor shadow = state.arena().ShadowOf(parameter.value());
+    EXPECT_EQ(shadow.scalar_type(), torch::kBFloat16);
+    EXPECT_TRUE(shadow.equal(parameter.value().to(torch::kBFloat16))) << parameter.key();
+  }
+}
+
+TrainState Bf16State(uint64_t seed) {
+  Albef model(TinyModelOptions(/*queue_size=*/5));
+  InitializeRandomly(*model, seed);
+  return TrainState(model, {.bf16_products = true});
+}
+
+TEST(TrainState, ShadowsFollowEveryChange) {
+  TrainState state = Bf16State(1);
+  ExpectShadowsOfAllParameters(state);
+  for (int64_t step = 0; step < 2; ++step) {
+    const torch::Tensor student = state.arena().parameters().clone();
+    const torch::Tensor teacher = state.arena().teacher().clone();
+    Step(state, step);
+    EXPECT_FALSE(state.arena().parameters().equal(student));
+    ExpectShadowsOfAllParameters(state);
+    state.Prologue();
+    EXPECT_FALSE(state.arena().teacher().equal(teacher));
+    ExpectShadowsOfAllParameters(state);
+  }
+  const TrainState other = SmallState(2);
+  ASSERT_TRUE(state.Restore(Bytes(other.State()), "memory").ok());
+  EXPECT_TRUE(state.arena().parameters().equal(other.arena().parameters()));
+  ExpectShadowsOfAllParameters(state);
+  ASSERT_TRUE(LoadTensors(StateDict(*state.model()),
+                          {{"visual_encoder.norm.weight", torch::full({16}, 3.0)}}, "file")
+                  .ok());
+  state.StartFrom({});
+  ExpectShadowsOfAllParameters(state);
+}
+
+TEST(TrainState, ShadowsAreNoPartOfIt) {
+  const TrainState with = Bf16State(1), without = SmallState(1);
+  EXPECT_TRUE(Equal(with.State(), without.State()));
+}
+
 TEST(TrainState, RestoreRefusesWhatDoesNotFitAndChangesNothing) {
   TrainState state = SmallState(1);
   const TrainState other = SmallState(2);

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <string_view>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include "comm/local_communicator.h"
@@ -23,14 +24,15 @@ constexpr int kVirtualRanks = 4;
 constexpr int kIterations = 3;
 
 std::unique_ptr<TrainState> NewState(
-    uint64_t seed, ActivationCheckpointing checkpointing = ActivationCheckpointing::kNone) {
-  AlbefOptions options = TinyModelOptions(/*queue_size=*/20);
-  options.vision.activation_checkpointing = checkpointing;
-  options.bert.activation_checkpointing = checkpointing;
-  Albef model(options);
+    uint64_t seed, const TrainStateOptions& options = {},
+    ActivationCheckpointing checkpointing = ActivationCheckpointing::kNone) {
+  AlbefOptions model_options = TinyModelOptions(/*queue_size=*/20);
+  model_options.vision.activation_checkpointing = checkpointing;
+  model_options.bert.activation_checkpointing = checkpointing;
+  Albef model(model_options);
   InitializeRandomly(*model, seed);
   model->train();
-  return std::make_unique<TrainState>(model, TrainStateOptions());
+  return std::make_unique<TrainState>(model, options);
 }
 
 // LibTorch's generator belongs to the process, so ranks that are threads take turns from their
@@ -79,10 +81,11 @@ absl::StatusOr<PretrainStep::Report> RunStep(PretrainStep& step, const TrainStat
 
 // What a lone worker makes of it: the state, and the decision about each iteration.
 struct Expected {
-  std::unique_ptr<TrainState> state = NewState(3);
+  std::unique_ptr<TrainState> state;
   std::vector<GateDecision> decisions;
 
-  explicit Expected(int iterations) {
+  explicit Expected(int iterations, const TrainStateOptions& options = {})
+      : state(NewState(3, options)) {
     at::set_num_threads(1);  // as the members: the bits depend on it
     std::mutex mutex;
     Turn turn(&mutex);
@@ -112,15 +115,17 @@ void RunMembers(Group& group, int size, const std::function<void(Place, Turn&)>&
 
 Hash128 Digest(const TrainState& state) { return *DigestOf(state, 1); }
 
-class Members : public ::testing::TestWithParam<int> {};
+// How many members, and whether they multiply in bf16.
+class Members : public ::testing::TestWithParam<std::tuple<int, bool>> {};
 
 TEST_P(Members, ReachTheStateOfALoneWorker) {
-  const Expected expected(kIterations);
-  const int size = GetParam();
+  const auto& [size, bf16_products] = GetParam();
+  const TrainStateOptions options{.bf16_products = bf16_products};
+  const Expected expected(kIterations, options);
   LocalGroup group(size);
   std::vector<Hash128> digests(static_cast<size_t>(size));
   RunMembers(group, size, [&](const Place& place, Turn& turn) {
-    const auto state = NewState(3);
+    const auto state = NewState(3, options);
     PretrainStep step(state.get(), StepOptions(&turn), place);
     for (int i = 0; i < kIterations; ++i) {
       const auto report = RunStep(step, *state);
@@ -133,13 +138,15 @@ TEST_P(Members, ReachTheStateOfALoneWorker) {
   for (const Hash128& digest : digests) EXPECT_EQ(ToHex(digest), ToHex(Digest(*expected.state)));
 }
 
-INSTANTIATE_TEST_SUITE_P(UpToOnePerVirtualRank, Members, ::testing::Range(2, kVirtualRanks + 1));
+INSTANTIATE_TEST_SUITE_P(UpToOnePerVirtualRank, Members,
+                         ::testing::Combine(::testing::Range(2, kVirtualRanks + 1),
+                                            ::testing::Bool()));
 
 TEST(Members, ReachItWithBlocksThatBackwardRunsAgain) {
   const Expected expected(kIterations);
   LocalGroup group(2);
   RunMembers(group, 2, [&](const Place& place, Turn& turn) {
-    const auto state = NewState(3, ActivationCheckpointing::kBlocks);
+    const auto state = NewState(3, {}, ActivationCheckpointing::kBlocks);
     PretrainStep::Options options = StepOptions(&turn);
     options.bucket_bytes = 4096;
     PretrainStep step(state.get(), options, place);

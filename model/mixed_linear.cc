@@ -1,0 +1,96 @@
+#include "model/mixed_linear.h"
+
+#include <torch/autograd.h>
+
+#include <string>
+#include <vector>
+
+#include "common/file.h"
+
+namespace albef {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::Variable;
+using torch::autograd::variable_list;
+
+constexpr const char* kInputType = "input_type";
+
+// (…,K) → (M,K) in bf16, the rows of a product.
+torch::Tensor Rows(const torch::Tensor& x) { return x.to(at::kBFloat16).reshape({-1, x.size(-1)}); }
+
+bool MultipliesBf16(const torch::Tensor& x) { return x.is_cuda() || CpuMultipliesBf16(); }
+
+torch::Tensor Product(const torch::Tensor& left, const torch::Tensor& right,
+                      torch::ScalarType result_type) {
+  if (left.is_cuda() && result_type == at::kFloat) return at::mm(left, right, result_type);
+  if (MultipliesBf16(left)) return at::mm(left, right).to(result_type);
+  return at::mm(left.to(at::kFloat), right.to(at::kFloat)).to(result_type);
+}
+
+torch::Tensor Multiply(const torch::Tensor& x_MK, const LinearShadow& shadow,
+                       torch::ScalarType result_type) {
+  const torch::Tensor weight_KN = shadow.weight_NK.t();
+  if (result_type == at::kBFloat16 && MultipliesBf16(x_MK)) {
+    return at::addmm(shadow.bias_N, x_MK, weight_KN);
+  }
+  return Product(x_MK, weight_KN, at::kFloat).add_(shadow.bias_N).to(result_type);
+}
+
+// (M,·) → (…,·) as `like` has its leading dimensions.
+torch::Tensor Unflatten(const torch::Tensor& rows, const torch::Tensor& like) {
+  std::vector<int64_t> shape = like.sizes().vec();
+  shape.back() = rows.size(1);
+  return rows.view(shape);
+}
+
+class MixedLinearFunction : public torch::autograd::Function<MixedLinearFunction> {
+ public:
+  static Variable forward(AutogradContext* context, const Variable& x, const Variable& /*weight*/,
+                          const Variable& /*bias*/, const LinearShadow& shadow,
+                          torch::ScalarType result_type) {
+    const torch::Tensor x_MK = Rows(x);
+    context->save_for_backward({x_MK, shadow.weight_NK});
+    context->saved_data[kInputType] = x.scalar_type();
+    return Unflatten(Multiply(x_MK, shadow, result_type), x);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const torch::Tensor gradient_MN = Rows(gradients[0]);
+    torch::Tensor x_gradient;
+    if (context->needs_input_grad(0)) {
+      x_gradient =
+          Unflatten(Product(gradient_MN, saved[1], context->saved_data[kInputType].toScalarType()),
+                    gradients[0]);
+    }
+    return {x_gradient,
+            Product(gradient_MN.t(), saved[0], at::kFloat),
+            at::sum(gradient_MN, 0, /*keepdim=*/false, at::kFloat),
+            {},
+            {}};
+  }
+};
+
+}  // namespace
+
+torch::Tensor MixedLinear(const torch::Tensor& x, const torch::Tensor& weight_NK,
+                          const torch::Tensor& bias_N, const LinearShadow& shadow,
+                          torch::ScalarType result_type) {
+  if (!shadow.weight_NK.defined()) return at::linear(x, weight_NK, bias_N);
+  if (torch::GradMode::is_enabled()) {
+    return MixedLinearFunction::apply(x, weight_NK, bias_N, shadow, result_type);
+  }
+  return Unflatten(Multiply(Rows(x), shadow, result_type), x);
+}
+
+bool CpuMultipliesBf16() {
+  // The flags of x86 (avx512_bf16, amx_bf16) and ARM (bf16); nothing else says "bf16" there.
+  static const bool has_flag = [] {
+    const absl::StatusOr<std::string> cpuinfo = ReadFile("/proc/cpuinfo");
+    return cpuinfo.ok() && cpuinfo->find("bf16") != std::string::npos;
+  }();
+  return has_flag;
+}
+
+}  // namespace albef
