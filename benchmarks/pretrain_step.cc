@@ -13,13 +13,18 @@
 #endif
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
+#include <torch/csrc/autograd/profiler_kineto.h>
+#include <torch/cuda.h>
+#include <torch/utils.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <numeric>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -43,6 +48,7 @@ struct Arguments {
   int64_t vocab_size = 30522;
   int steps = 5;
   int warm_up = 1;
+  std::string profile;
 };
 
 // Every caption fills the length; 15 % of its tokens are masked.
@@ -114,6 +120,21 @@ void PrintTensorMemory(torch::Device device, const CpuTensorMemory& on_cpu) {
   fmt::print("peak of tensors on {} {} bytes\n", device.str(), on_cpu.peak_bytes());
 }
 
+// Runs `step` and writes down when each operator and kernel ran: a trace for
+// benchmarks/profile_summary.py, chrome://tracing or Perfetto.
+void RecordProfile(const std::string& path, torch::Device device,
+                   const std::function<void()>& step) {
+  namespace profiler = torch::autograd::profiler;
+  using torch::profiler::impl::ActivityType;
+  const profiler::ProfilerConfig config(torch::profiler::impl::ProfilerState::KINETO);
+  std::set<ActivityType> activities = {ActivityType::CPU};
+  if (device.is_cuda()) activities.insert(ActivityType::CUDA);
+  profiler::prepareProfiler(config, activities);
+  profiler::enableProfiler(config, activities);
+  step();
+  profiler::disableProfiler()->save(path);
+}
+
 int Run(const Arguments& arguments) {
   absl::StatusOr<RunConfig> config =
       LoadRunConfig(arguments.config, {.overrides = arguments.overrides, .check_files = false});
@@ -168,6 +189,14 @@ int Run(const Arguments& arguments) {
     }
     if (i >= arguments.warm_up) reports.push_back(*report);
   }
+  if (!arguments.profile.empty()) {
+    const PretrainInputs inputs =
+        MakeInputs(options, config->batch_size, arguments.text_length, *device);
+    RecordProfile(arguments.profile, *device, [&] {
+      (void)step.Run([&](int64_t) -> absl::StatusOr<PretrainInputs> { return inputs; });
+      if (device->is_cuda()) torch::cuda::synchronize();
+    });
+  }
   const auto line = [&](std::string_view name, const auto& seconds_of) {
     std::vector<double> seconds;
     for (const auto& report : reports) seconds.push_back(seconds_of(report));
@@ -207,6 +236,7 @@ int Main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--steps", arguments.steps)->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--warm-up", arguments.warm_up)->capture_default_str();
+  app.add_option("--profile", arguments.profile, "trace of one more step, JSON");
   CLI11_PARSE(app, argc, argv);
   return Run(arguments);
 }

@@ -30,6 +30,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--tf32", action="store_true")
+    parser.add_argument("--bf16", action="store_true", help="autocast")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.backends.cuda.matmul.allow_tf32 = arguments.tf32
@@ -57,7 +58,8 @@ def main():
         inputs = [tensor.to(device) for tensor in inputs]
         wait()
         start = time.perf_counter()
-        losses = model(*inputs, 0.4)
+        with torch.autocast(device.type, torch.bfloat16, enabled=arguments.bf16):
+            losses = model(*inputs, 0.4)
         optimizer.zero_grad()
         sum(losses).backward()
         optimizer.step()
