@@ -23,7 +23,7 @@ sys.path.append(str(ROOT / "tests/dist"))
 from harness import BIN, read_lines  # noqa: E402
 
 LOSSES = ("loss", "loss_mlm", "loss_itc", "loss_itm")
-# 4 × 96 instead of 6 × 192: four runs in minutes on two cores.
+# 4 × 96 instead of 6 × 192: a run takes some 4 minutes on two cores, and there are four.
 SIZES = ("image_res=64", "vision_width=96", "vision.depth=4", "vision.heads=4", "bert_config.hidden_size=96",
          "bert_config.encoder_width=96", "bert_config.num_hidden_layers=4", "bert_config.fusion_layer=2",
          "bert_config.num_attention_heads=4", "bert_config.intermediate_size=384", "embed_dim=64", "batch_size=8")
