@@ -85,7 +85,7 @@ class Benchmark:
             with cluster:
                 self.metrics = Lines(run_dir / "metrics.jsonl")
                 self.events = Lines(run_dir / "events.jsonl")
-                self.wait_for_steps(cluster, 20)
+                self.wait_for_steps(cluster, 5)
                 # Each worker once: the second failure of a trainer within a minute is not restarted at once.
                 orders = [0] if cause == "coordinator" else list(range(workers))
                 if cause == "host":
@@ -112,7 +112,7 @@ class Benchmark:
     def wait_until_complete(self, cluster, cause, workers):
         if cause != "host":
             self.wait(cluster, lambda: self.metrics.lines[-1][1]["workers"] == workers, "all workers")
-            self.wait_for_steps(cluster, 10)
+            self.wait_for_steps(cluster, 3)
 
     def kill(self, cluster, cause, order):
         self.metrics.poll()
@@ -135,7 +135,7 @@ class Benchmark:
         return detected - begin, committed - begin
 
     def kill_coordinator(self, cluster):
-        self.wait_for_steps(cluster, 50)
+        self.wait_for_steps(cluster, 15)
         before = len(self.metrics.lines)
         term = json.loads((cluster.run_dir / "coordinator.json").read_text())["term"]
         begin = time.time()
@@ -145,12 +145,12 @@ class Benchmark:
             return event.get("term", 0) > term and event["to"] == "RUNNING"
         self.wait(cluster, is_back, "RUNNING in the next term")
         back = time.time() - begin
-        self.wait_for_steps(cluster, 50)
+        self.wait_for_steps(cluster, 15)
         lines = [line for _, line in self.metrics.lines]
-        seconds = [line["workers"] and 64 / line["samples_per_second"] for line in lines[before - 50:]]
-        steps = [line["step"] for line in lines[before - 50:]]
+        seconds = [line["workers"] and 64 / line["samples_per_second"] for line in lines[before - 15:]]
+        steps = [line["step"] for line in lines[before - 15:]]
         assert steps == list(range(steps[0], steps[0] + len(steps))), "steps are missing or repeated"
-        return max(seconds[40:]) / statistics.median(seconds), back
+        return max(seconds[10:]) / statistics.median(seconds), back
 
 
 def row(name, workers, kind, values):
