@@ -35,7 +35,7 @@ def phase_totals(run_dir):
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
         text = answer.read().decode()
     def value(what, phase):
-        found = re.search(rf'pretrain_step_phase_seconds_{what}{{phase="{phase}"}} (\\S+)', text)
+        found = re.search(rf'pretrain_step_phase_seconds_{what}{{phase="{phase}"}} (\S+)', text)
         return float(found[1]) if found else 0.0
     return {phase: (value("sum", phase), value("count", phase)) for phase in PHASES}
 
