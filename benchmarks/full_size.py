@@ -9,6 +9,7 @@ For each number of workers: a run with a checkpoint every other step; the same r
 somebody survives, one trainer killed.
 """
 import argparse
+import os
 import pathlib
 import random
 import re
@@ -21,7 +22,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests/dist"))
 from cluster import Cluster, send  # noqa: E402
-from harness import BIN, read_lines, run_program  # noqa: E402
+from harness import BIN, read_lines, run_program, spread  # noqa: E402
 from recovery import unix_seconds  # noqa: E402
 
 LIMIT_S = 600
@@ -48,15 +49,6 @@ def state_ready(run_dir):
                                   line):
                 said.append((unix_seconds(match[1]), int(match[2]), *map(float, match.groups()[2:])))
     return sorted(said)
-
-
-def event_times(run_dir, begin, **wanted):
-    return [unix_seconds(event["time"]) - begin for event in read_lines(run_dir / "events.jsonl")
-            if all(event.get(key) == value for key, value in wanted.items()) and unix_seconds(event["time"]) >= begin]
-
-
-def spread(values):
-    return f"{sorted(values)[len(values) // 2]:.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 class FullSize:
@@ -120,6 +112,7 @@ def main():
     parser.add_argument("--checkpoints", type=int, default=4)
     parser.add_argument("--batch", type=int, default=2)
     options = parser.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     checkpoints, budgets = [], []
     folder = pathlib.Path(tempfile.mkdtemp(prefix="albef-full-size-"))
     try:

@@ -13,7 +13,6 @@ import os
 import pathlib
 import re
 import shutil
-import statistics
 import sys
 import tempfile
 import urllib.request
@@ -21,23 +20,22 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests/dist"))
 from cluster import Cluster  # noqa: E402
-from harness import BIN, run_program  # noqa: E402
+from harness import BIN, run_program, spread  # noqa: E402
 
-PHASES = ("data_wait", "prologue", "forward", "backward", "reduction", "gate", "commit")
 SETTINGS = ("virtual_ranks=4", "threads_per_worker=1", "max_steps=1000000", "schedular.epochs=100000",
             "eval.file=null", "log_every_steps=1", "checkpoint.every_steps=1000000")
 WARM_UP = 20
 
 
 def phase_totals(run_dir):
-    """phase → (seconds, observations)"""
+    """phase → {"sum": seconds, "count": observations}"""
     address = json.loads((run_dir / "coordinator.json").read_text())["metrics_address"]
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
         text = answer.read().decode()
-    def value(what, phase):
-        found = re.search(rf'pretrain_step_phase_seconds_{what}{{phase="{phase}"}} (\S+)', text)
-        return float(found[1]) if found else 0.0
-    return {phase: (value("sum", phase), value("count", phase)) for phase in PHASES}
+    totals = {}
+    for what, phase, value in re.findall(r'pretrain_step_phase_seconds_(sum|count){phase="(\w+)"} (\S+)', text):
+        totals.setdefault(phase, {})[what] = float(value)
+    return totals
 
 
 def measure(options, folder, workers):
@@ -50,8 +48,8 @@ def measure(options, folder, workers):
         cluster.wait_for_step(WARM_UP + options.steps)
         after = phase_totals(run_dir)
     shutil.rmtree(run_dir)
-    return {phase: 1e3 * (after[phase][0] - before[phase][0]) / (after[phase][1] - before[phase][1])
-            for phase in PHASES}
+    return {phase: 1e3 * (end["sum"] - before[phase]["sum"]) / (end["count"] - before[phase]["count"])
+            for phase, end in after.items()}
 
 
 def main():
@@ -73,12 +71,12 @@ def main():
                 print(f"turn {turn + 1}, {number} workers", file=sys.stderr)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print(f"| workers | {' | '.join(PHASES)} | all | reduction + gate |\n|{'---|' * (len(PHASES) + 3)}")
+    phases = list(turns[numbers[0]][0])
+    print(f"| workers | {' | '.join(phases)} | all | reduction + gate |\n|{'---|' * (len(phases) + 3)}")
     for number, results in turns.items():
-        def cell(*phases):
-            values = [sum(result[phase] for phase in phases) for result in results]
-            return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-        print(f"| {number} | {' | '.join(cell(phase) for phase in PHASES)} | {cell(*PHASES)} | "
+        def cell(*summed):
+            return spread([sum(result[phase] for phase in summed) for result in results])
+        print(f"| {number} | {' | '.join(cell(phase) for phase in phases)} | {cell(*phases)} | "
               f"{cell('reduction', 'gate')} |")
     print("\nMilliseconds; median of the turns' means (least to most).")
     return 0

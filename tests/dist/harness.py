@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import shutil
+import statistics
 import subprocess
 import tempfile
 import time
@@ -79,6 +80,11 @@ def read_lines(path):
 def percentile_95(values):
     values = sorted(values)
     return values[min(len(values) - 1, int(0.95 * len(values)))]
+
+
+def spread(values):
+    """Median (least to most)."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def read_config(run_dir):
