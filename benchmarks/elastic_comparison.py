@@ -35,9 +35,11 @@ class Torchrun:
                    f"--nproc-per-node={options.workers}", "--max-restarts=1000",
                    ROOT / "benchmarks/peer/elastic.py", "--folder", folder, "--steps", options.steps,
                    "--snapshot-every", options.checkpoint_every]
+        # A store of its own for each rendezvous: the shared one still holds the addresses of workers that died, and
+        # gloo, which tries to connect to them, hung after every second or third kill.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
         with open(folder / "log", "wb") as log:
-            self.process = subprocess.Popen([str(a) for a in command], stdout=log, stderr=log,
-                                            env={**os.environ, "OMP_NUM_THREADS": "1"})
+            self.process = subprocess.Popen([str(a) for a in command], stdout=log, stderr=log, env=environment)
 
     def __enter__(self):
         return self
@@ -103,7 +105,10 @@ def run(system, options, folder, kills):
     folder.mkdir()
     recoveries = []
     with system(options, folder) as disturbed:
-        wait_until(lambda: len(disturbed.steps()) >= 5, "first steps", limit_s=120, log=disturbed.stderr)
+        wait_until(lambda: len(disturbed.steps()) >= 5 or not disturbed.is_running(), "first steps", limit_s=120,
+                   log=disturbed.stderr)
+        if len(disturbed.steps()) < 5:
+            raise SystemExit(f"{system.name} ended before its first steps\n{disturbed.stderr()}")
         for _ in range(kills):
             time.sleep(1 + random.uniform(0, 0.5))
             victims = disturbed.victims()

@@ -44,8 +44,11 @@ def train(options, folder, precision, seed):
                           errors="replace", check=False)
     if done.returncode != 0:
         raise SystemExit(f"{precision}, seed {seed}: exit code {done.returncode}\n{done.stderr[-3000:]}")
-    lines = read_lines(run_dir / "metrics.jsonl")
-    assert [line["step"] for line in lines] == list(range(1, options.steps + 1)), run_dir
+    # A step that was done again after a worker was late has two lines, of the same losses.
+    lines = list({line["step"]: line for line in read_lines(run_dir / "metrics.jsonl")}.values())
+    steps = [line["step"] for line in lines]
+    if steps != list(range(1, options.steps + 1)):
+        raise SystemExit(f"{precision}, seed {seed}: {len(steps)} steps of {options.steps}\n{done.stderr[-3000:]}")
     print(f"{precision}, seed {seed}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
     return {loss: statistics.mean(line[loss] for line in lines[-options.window:]) for loss in LOSSES}
 

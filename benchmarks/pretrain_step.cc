@@ -189,6 +189,7 @@ int Run(const Arguments& arguments) {
     }
     if (i >= arguments.warm_up) reports.push_back(*report);
   }
+  watch.reset();  // the profiler takes its place
   if (!arguments.profile.empty()) {
     const PretrainInputs inputs =
         MakeInputs(options, config->batch_size, arguments.text_length, *device);

@@ -18,9 +18,10 @@ enum class RandomPurpose : uint32_t {
   kCaptionChoice = 3,
   kImageAugmentation = 4,
   kTokenMasking = 5,
-  kCompute = 6,  // LibTorch's generator: dropout and hard negatives of one virtual rank's step
+  kCompute = 6,  // LibTorch's generator: what dropout and hard negatives of a virtual rank start from
   kSynthetic = 7,
   kSubstitute = 8,
+  kDropout = 9,
 };
 
 // A stream of random numbers. Cheap to construct; not thread-safe; copying copies the place in it.

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <span>
 
-#include "dataloader/simd.h"
+#include "common/simd.h"
 #include "dataloader/warp.h"
 
 namespace albef {

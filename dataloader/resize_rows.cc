@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+
+#include "dataloader/pixel4.h"
 
 namespace albef::resize_rows {
 namespace {

@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "dataloader/simd.h"
+#include "common/simd.h"
 
 namespace albef::resize_rows {
 

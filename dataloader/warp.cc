@@ -6,7 +6,8 @@
 #include <cstddef>
 #include <cstring>
 
-#include "dataloader/simd.h"
+#include "common/simd.h"
+#include "dataloader/pixel4.h"
 
 namespace albef {
 namespace {

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "model/dropout.h"
+
 namespace albef {
 
 torch::Tensor Attention(const torch::Tensor& query_BATd, const torch::Tensor& key_BASd,
@@ -28,7 +30,7 @@ torch::Tensor Attention(const torch::Tensor& query_BATd, const torch::Tensor& ke
   torch::Tensor scores_BATS = at::matmul(query_BATd * scale, key_BASd.transpose(2, 3));
   if (options.mask_B11S) scores_BATS.add_(*options.mask_B11S);
   torch::Tensor probs_BATS = at::softmax(scores_BATS, 3);
-  if (options.dropout > 0) probs_BATS = at::dropout(probs_BATS, options.dropout, true);
+  if (options.dropout > 0) probs_BATS = Dropout(probs_BATS, options.dropout, true);
   return at::matmul(probs_BATS, value_BASd);
 }
 

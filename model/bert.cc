@@ -4,6 +4,7 @@
 
 #include "model/activation_checkpointing.h"
 #include "model/attention.h"
+#include "model/dropout.h"
 
 namespace albef {
 namespace {
@@ -135,7 +136,7 @@ torch::Tensor BertAttentionImpl::Attend(const torch::Tensor& query_BTD, const Ke
 
 torch::Tensor BertAttentionImpl::Finish(const torch::Tensor& attended,
                                         const torch::Tensor& residual) {
-  return norm_(at::dropout(dense_(attended), hidden_dropout_, is_training()) + residual);
+  return norm_(Dropout(dense_(attended), hidden_dropout_, is_training()) + residual);
 }
 
 BertLayerImpl::BertLayerImpl(const BertOptions& options, bool fusion)
@@ -206,7 +207,7 @@ torch::Tensor BertLayerImpl::CrossAttend(const torch::Tensor& x_MD,
 
 torch::Tensor BertLayerImpl::FeedForward(const torch::Tensor& x) {
   const torch::Tensor inner = output_(at::gelu(intermediate_(x)));
-  return output_norm_(at::dropout(inner, hidden_dropout_, is_training()) + x);
+  return output_norm_(Dropout(inner, hidden_dropout_, is_training()) + x);
 }
 
 BertEmbeddingsImpl::BertEmbeddingsImpl(const BertOptions& options)
@@ -227,7 +228,7 @@ torch::Tensor BertEmbeddingsImpl::forward(const torch::Tensor& ids_RT) {
   const torch::Tensor sum_RTD = at::embedding(word_->weight, ids_RT, pad_token_id_) +
                                 token_type_->weight.select(0, 0) +
                                 position_->weight.narrow(0, 0, length);
-  return at::dropout(norm_(sum_RTD), hidden_dropout_, is_training());
+  return Dropout(norm_(sum_RTD), hidden_dropout_, is_training());
 }
 
 BertModelImpl::BertModelImpl(const BertOptions& options)

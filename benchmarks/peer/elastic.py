@@ -20,15 +20,8 @@ import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from albef_peer import Albef
+from sizes import SMALL
 
-# configs/quickstart.yaml.
-SMALL = {
-    "image_res": 64, "patch_size": 8, "vision_width": 128, "vision_depth": 4, "vision_heads": 4,
-    "vision_mlp_ratio": 4, "embed_dim": 64, "queue_size": 1024, "momentum": 0.98, "temp": 0.07,
-    "bert": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "fusion_layer": 2,
-             "intermediate_size": 512, "max_position_embeddings": 64, "type_vocab_size": 2,
-             "vocab_size": 128, "encoder_width": 128, "layer_norm_eps": 1e-12,
-             "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}}
 BATCH, LENGTH = 16, 25
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Times whole pretraining steps of the peer at full size: forward, backward, AdamW.
+"""Times whole pretraining steps of the peer: forward, backward, AdamW.
 
-    PYTHONPATH=<folder with torch> benchmarks/peer/step.py --batch 2 --steps 5 --threads 2 [--device cuda]
+    PYTHONPATH=<folder with torch> benchmarks/peer/step.py --batch 2 --steps 5 --threads 2 [--small] [--device cuda]
 """
 import argparse
 import resource
@@ -11,19 +11,16 @@ import time
 import torch
 
 from albef_peer import Albef
+from sizes import FULL, SMALL
 
-FULL = {
-    "image_res": 256, "patch_size": 16, "vision_width": 768, "vision_depth": 12, "vision_heads": 12,
-    "vision_mlp_ratio": 4, "embed_dim": 256, "queue_size": 65536, "momentum": 0.995, "temp": 0.07,
-    "bert": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "fusion_layer": 6,
-             "intermediate_size": 3072, "max_position_embeddings": 512, "type_vocab_size": 2,
-             "vocab_size": 30522, "encoder_width": 768, "layer_norm_eps": 1e-12,
-             "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}}
+MASK = 103  # [MASK] in the vocabulary of BERT, a word like others in a smaller one
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true",
+                        help="the model of configs/quickstart.yaml instead of configs/Pretrain.yaml's")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--text-length", type=int, default=25)
     parser.add_argument("--steps", type=int, default=5)
@@ -38,7 +35,8 @@ def main():
     torch.manual_seed(1)
     device = torch.device(arguments.device)
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    model = Albef(FULL).to(device).train()
+    sizes = SMALL if arguments.small else FULL
+    model = Albef(sizes).to(device).train()
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         [{"params": [p for p in trainable if p.dim() == 1], "weight_decay": 0.0},
@@ -46,14 +44,13 @@ def main():
     batch, length = arguments.batch, arguments.text_length
     seconds = []
     for _ in range(arguments.steps + 1):  # the first one warms up
-        image = torch.randn(batch, 3, 256, 256)
-        ids = torch.randint(1000, 30000, (batch, length))
-        ids[:, 0] = 101
+        image = torch.randn(batch, 3, sizes["image_res"], sizes["image_res"])
+        ids = torch.randint(sizes["bert"]["vocab_size"] // 2, sizes["bert"]["vocab_size"], (batch, length))
         masked = torch.rand(batch, length) < 0.15
         masked[:, 0] = False
         masked[0, 1] = True
         labels = torch.where(masked, ids, torch.full_like(ids, -100))
-        inputs = (image, ids, torch.ones_like(ids), torch.where(masked, torch.full_like(ids, 103), ids),
+        inputs = (image, ids, torch.ones_like(ids), torch.where(masked, torch.full_like(ids, MASK), ids),
                   labels)
         inputs = [tensor.to(device) for tensor in inputs]
         wait()
