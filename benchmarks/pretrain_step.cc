@@ -28,6 +28,7 @@
 #include <string>
 #include <vector>
 
+#include "benchmarks/executed_flops.h"
 #include "common/clock.h"
 #include "common/config.h"
 #include "common/format_absl.h"
@@ -135,6 +136,24 @@ void RecordProfile(const std::string& path, torch::Device device,
   profiler::disableProfiler()->save(path);
 }
 
+// Operations per second of the fastest of some large square products, in the precision of the run.
+double MeasuredProductPeak(torch::Device device, torch::ScalarType type) {
+  double peak = 0;
+  for (const int64_t size : device.is_cuda() ? std::vector<int64_t>{4096, 8192}
+                                             : std::vector<int64_t>{1024, 2048, 3072}) {
+    const torch::Tensor a = torch::rand({size, size}, device).to(type);
+    torch::Tensor product = at::mm(a, a);
+    for (int i = 0; i < 5; ++i) {
+      if (device.is_cuda()) torch::cuda::synchronize();
+      const auto start = std::chrono::steady_clock::now();
+      at::mm_out(product, a, a);
+      if (device.is_cuda()) torch::cuda::synchronize();
+      peak = std::max(peak, 2.0 * static_cast<double>(size * size * size) / SecondsSince(start));
+    }
+  }
+  return peak;
+}
+
 int Run(const Arguments& arguments) {
   absl::StatusOr<RunConfig> config =
       LoadRunConfig(arguments.config, {.overrides = arguments.overrides, .check_files = false});
@@ -190,14 +209,20 @@ int Run(const Arguments& arguments) {
     if (i >= arguments.warm_up) reports.push_back(*report);
   }
   watch.reset();  // the profiler takes its place
-  if (!arguments.profile.empty()) {
-    const PretrainInputs inputs =
-        MakeInputs(options, config->batch_size, arguments.text_length, *device);
-    RecordProfile(arguments.profile, *device, [&] {
-      (void)step.Run([&](int64_t) -> absl::StatusOr<PretrainInputs> { return inputs; });
-      if (device->is_cuda()) torch::cuda::synchronize();
-    });
+  // Not among the steps that are timed.
+  const PretrainInputs inputs =
+      MakeInputs(options, config->batch_size, arguments.text_length, *device);
+  const auto one_more_step = [&] {
+    (void)step.Run([&](int64_t) -> absl::StatusOr<PretrainInputs> { return inputs; });
+    if (device->is_cuda()) torch::cuda::synchronize();
+  };
+  double flops = 0;
+  {
+    const ExecutedFlops counted;
+    one_more_step();
+    flops = counted.count();
   }
+  if (!arguments.profile.empty()) RecordProfile(arguments.profile, *device, one_more_step);
   const auto line = [&](std::string_view name, const auto& seconds_of) {
     std::vector<double> seconds;
     for (const auto& report : reports) seconds.push_back(seconds_of(report));
@@ -219,6 +244,16 @@ int Run(const Arguments& arguments) {
       static_cast<double>(state.arena().layout().size() * 4) * gib,
       static_cast<double>(2 * options.embed_dim * options.queue_size * 4) * gib);
   PrintTensorMemory(*device, *cpu_tensors);
+  const double peak =
+      MeasuredProductPeak(*device, config->precision == RunConfig::Precision::kBf16 &&
+                                           (device->is_cuda() || CpuMultipliesBf16())
+                                       ? torch::kBFloat16
+                                       : torch::kFloat);
+  fmt::print(
+      "matrix products {:.3f} GFLOP per pair, {:.1f} % of {:.1f} GFLOP/s (the fastest of large "
+      "products alone)\n",
+      flops / static_cast<double>(config->batch_size * ranks) * 1e-9, 100 * flops / total / peak,
+      peak * 1e-9);
   PrintStateHash(state);
   const GateDecision& last = reports.back().decision;
   fmt::print("losses of the last step: mlm {:.3f} itc {:.3f} itm {:.3f}\n", last.loss_mlm,

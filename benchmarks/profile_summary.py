@@ -4,9 +4,10 @@
     benchmarks/profile_summary.py trace.json [--top 25]
 
 On a GPU: kernels and copies by kind and by name, and how long the device had nothing to do. On a CPU: operators
-by name, each without what it calls.
+by name, each without what it calls. On both: by part of the model, forward and backward.
 """
 import argparse
+import bisect
 import collections
 import json
 import re
@@ -30,24 +31,90 @@ def kind_of(name):
     return next((kind for kind, pattern in KINDS if re.search(pattern, name, re.IGNORECASE)), "other")
 
 
-def own_times(events):
-    """Name → microseconds without nested events, of events that nest within their thread."""
-    totals = collections.Counter()
-    counts = collections.Counter()
+def nested(events):
+    """(event, events around it from the outermost, microseconds without events in it), of events that nest within
+    their thread."""
     by_thread = collections.defaultdict(list)
     for event in events:
         by_thread[event["tid"]].append(event)
+    found = []
     for thread in by_thread.values():
         stack = []
         for event in sorted(thread, key=lambda e: (e["ts"], -e["dur"])):
-            while stack and event["ts"] >= stack[-1]["ts"] + stack[-1]["dur"]:
+            while stack and event["ts"] >= stack[-1][0]["ts"] + stack[-1][0]["dur"]:
                 stack.pop()
             if stack:
-                totals[stack[-1]["name"]] -= event["dur"]
-            totals[event["name"]] += event["dur"]
-            counts[event["name"]] += 1
-            stack.append(event)
+                stack[-1][2] -= event["dur"]
+            entry = [event, [outer[0] for outer in stack], event["dur"]]
+            found.append(entry)
+            stack.append(entry)
+    return found
+
+
+def own_times(entries):
+    """Name → microseconds, and name → calls."""
+    totals, counts = collections.Counter(), collections.Counter()
+    for event, _, own in entries:
+        totals[event["name"]] += own
+        counts[event["name"]] += 1
     return totals, counts
+
+
+class Parts:
+    """Which part of the model an event on the host belongs to: forward by the scopes around it, backward by the
+    operator that its node in the graph comes from."""
+
+    def __init__(self, entries):
+        made = sorted((event["args"]["Sequence number"], self.scope(around)) for event, around, _ in entries
+                      if event.get("cat") == "cpu_op" and "Sequence number" in event["args"]
+                      and not self.node(around + [event]))
+        self.sequence = [number for number, _ in made]
+        self.scopes = [scope for _, scope in made]
+
+    @staticmethod
+    def scope(around):
+        """Directly in the scope of the whole forward, if in one: the teacher, not the teacher's encoders."""
+        scopes = [e["name"] for e in around if e.get("cat") == "user_annotation"]
+        return scopes[min(1, len(scopes) - 1)] if scopes else "prologue, reduction, gate, commit"
+
+    @staticmethod
+    def node(around):
+        return next((e for e in around if e["name"].startswith("autograd::engine::evaluate_function")), None)
+
+    def of(self, event, around):
+        """(part, "forward" or "backward")."""
+        node = self.node(around + [event])
+        if node is None:
+            return self.scope(around + [event]), "forward"
+        place = bisect.bisect_right(self.sequence, node["args"].get("Sequence number", -1))
+        if "AccumulateGrad" in node["name"] or place == 0:
+            return "sums into the gradient", "backward"
+        return self.scopes[place - 1], "backward"
+
+
+def times_by_part(on_host, on_device):
+    """{part: {"forward": µs, "backward": µs}} of operators, or of the kernels that they start."""
+    entries = nested(on_host)
+    parts = Parts(entries)
+    table = collections.defaultdict(collections.Counter)
+    if not on_device:
+        for event, around, own in entries:
+            part, direction = parts.of(event, around)
+            table[part][direction] += own
+        return table
+    started = {event["args"]["correlation"]: parts.of(event, around) for event, around, _ in entries
+               if "correlation" in event.get("args", {})}
+    for event in on_device:
+        part, direction = started.get(event["args"].get("correlation"), ("unknown", "forward"))
+        table[part][direction] += event["dur"]
+    return table
+
+
+def print_parts(table):
+    print(f"by part of the model\n{'forward':>9} {'backward':>9}  ms")
+    for part, times in sorted(table.items(), key=lambda item: -item[1].total()):
+        print(f"{times['forward'] / 1e3:9.2f} {times['backward'] / 1e3:9.2f}  {part}")
+    print()
 
 
 def print_table(title, totals, counts, top):
@@ -66,8 +133,11 @@ def main():
     with open(options.trace) as file:
         events = [e for e in json.load(file)["traceEvents"] if e.get("ph") == "X" and "dur" in e]
     on_device = [e for e in events if e.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")]
+    on_host = [e for e in events if e.get("cat") in ("cpu_op", "user_annotation", "cuda_runtime", "cuda_driver")]
     if not on_device:
-        print_table("operators", *own_times([e for e in events if e.get("cat") == "cpu_op"]), options.top)
+        operators = [e for e in on_host if e["cat"] == "cpu_op"]
+        print_table("operators", *own_times(nested(operators)), options.top)
+        print_parts(times_by_part(on_host, on_device))
         return 0
     kinds, kind_counts, names, counts = (collections.Counter() for _ in range(4))
     busy_until, busy = 0, 0
@@ -83,6 +153,7 @@ def main():
           f"{busy / 1e3:.2f} ms of them busy\n")
     print_table("by kind", kinds, kind_counts, len(KINDS) + 1)
     print_table("by name", names, counts, options.top)
+    print_parts(times_by_part(on_host, on_device))
     return 0
 
 

@@ -13,8 +13,7 @@ set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
 find_program(ALBEF_CCACHE ccache)
 if(ALBEF_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   # A precompiled header needs the two sloppiness flags; base_dir lets several checkouts share hits.
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
-      CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros
       CCACHE_BASEDIR=${PROJECT_SOURCE_DIR}/.. CCACHE_NOHASHDIR=1 ${ALBEF_CCACHE})
 endif()
 find_program(ALBEF_MOLD mold)

@@ -1,5 +1,7 @@
 #include "model/bert.h"
 
+#include <ATen/record_function.h>
+
 #include <string>
 
 #include "model/activation_checkpointing.h"
@@ -244,6 +246,7 @@ BertModelImpl::BertModelImpl(const BertOptions& options)
 
 TextOutput BertModelImpl::EncodeText(const torch::Tensor& ids_RT, const torch::Tensor& mask_RT,
                                      int64_t num_cls_rows) {
+  RECORD_USER_SCOPE("text encoder");
   TORCH_CHECK(ids_RT.dim() == 2 && ids_RT.sizes() == mask_RT.sizes(),
               "ids and mask: expected two equal shapes (R, T), got ", ids_RT.sizes(), " and ",
               mask_RT.sizes());
@@ -274,6 +277,7 @@ TextOutput BertModelImpl::EncodeText(const torch::Tensor& ids_RT, const torch::T
 }
 
 std::vector<KeyValue> BertModelImpl::ProjectImage(const torch::Tensor& image_embeds_BPD) {
+  RECORD_USER_SCOPE("fusion encoder");
   std::vector<KeyValue> images;
   for (size_t i = fusion_layer_; i < layers_.size(); ++i) {
     images.push_back(layers_[i]->ProjectImage(image_embeds_BPD));
@@ -282,6 +286,7 @@ std::vector<KeyValue> BertModelImpl::ProjectImage(const torch::Tensor& image_emb
 }
 
 FusionOutput BertModelImpl::Fuse(const FusionInput& input, std::span<const KeyValue> images) {
+  RECORD_USER_SCOPE("fusion encoder");
   TORCH_CHECK(images.size() == layers_.size() - fusion_layer_, "images: expected ",
               layers_.size() - fusion_layer_, " pairs of keys and values, got ", images.size());
   const int64_t num_images = images[0].key_BASd.size(0);

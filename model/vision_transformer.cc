@@ -1,5 +1,7 @@
 #include "model/vision_transformer.h"
 
+#include <ATen/record_function.h>
+
 #include "model/activation_checkpointing.h"
 #include "model/attention.h"
 
@@ -71,6 +73,7 @@ VisionTransformerImpl::VisionTransformerImpl(const VisionOptions& options) : opt
 }
 
 torch::Tensor VisionTransformerImpl::forward(const torch::Tensor& image_BCHW) {
+  RECORD_USER_SCOPE("image encoder");
   const int64_t res = options_.image_res;
   TORCH_CHECK(image_BCHW.dim() == 4 && image_BCHW.size(1) == 3 && image_BCHW.size(2) == res &&
                   image_BCHW.size(3) == res,

@@ -263,6 +263,7 @@ def main():
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--make", action="store_true", help="write the dataset in --root first")
     arguments = parser.parse_args()
+    arguments.vocab = os.path.abspath(arguments.vocab)  # data_stream_benchmark looks relative ones up in --root
     if arguments.make:
         make(arguments.root)
 

@@ -17,3 +17,14 @@ SMALL = {
              "intermediate_size": 512, "max_position_embeddings": 64, "type_vocab_size": 2,
              "vocab_size": 128, "encoder_width": 128, "layer_norm_eps": 1e-12,
              "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}}
+
+# tests/dist/tiny.yaml, but for a queue that whole batches fill, as the authors' code demands.
+TINY = {
+    "image_res": 32, "patch_size": 8, "vision_width": 32, "vision_depth": 2, "vision_heads": 2,
+    "vision_mlp_ratio": 4, "embed_dim": 16, "queue_size": 52, "momentum": 0.9, "temp": 0.07,
+    "bert": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "fusion_layer": 1,
+             "intermediate_size": 64, "max_position_embeddings": 40, "type_vocab_size": 2,
+             "vocab_size": 128, "encoder_width": 32, "layer_norm_eps": 1e-12,
+             "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}}
+
+BY_NAME = {"full": FULL, "small": SMALL, "tiny": TINY}

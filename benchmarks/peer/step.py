@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times whole pretraining steps of the peer: forward, backward, AdamW.
 
-    PYTHONPATH=<folder with torch> benchmarks/peer/step.py --batch 2 --steps 5 --threads 2 [--small] [--device cuda]
+    PYTHONPATH=<folder with torch> benchmarks/peer/step.py --batch 2 --steps 5 --threads 2 [--size small] [--device cuda]
 """
 import argparse
 import resource
@@ -10,8 +10,8 @@ import time
 
 import torch
 
+import sizes
 from albef_peer import Albef
-from sizes import FULL, SMALL
 
 MASK = 103  # [MASK] in the vocabulary of BERT, a word like others in a smaller one
 
@@ -19,8 +19,7 @@ MASK = 103  # [MASK] in the vocabulary of BERT, a word like others in a smaller 
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true",
-                        help="the model of configs/quickstart.yaml instead of configs/Pretrain.yaml's")
+    parser.add_argument("--size", choices=sizes.BY_NAME, default="full", help="of the model (sizes.py)")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--text-length", type=int, default=25)
     parser.add_argument("--steps", type=int, default=5)
@@ -35,8 +34,8 @@ def main():
     torch.manual_seed(1)
     device = torch.device(arguments.device)
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    sizes = SMALL if arguments.small else FULL
-    model = Albef(sizes).to(device).train()
+    size = sizes.BY_NAME[arguments.size]
+    model = Albef(size).to(device).train()
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         [{"params": [p for p in trainable if p.dim() == 1], "weight_decay": 0.0},
@@ -44,8 +43,8 @@ def main():
     batch, length = arguments.batch, arguments.text_length
     seconds = []
     for _ in range(arguments.steps + 1):  # the first one warms up
-        image = torch.randn(batch, 3, sizes["image_res"], sizes["image_res"])
-        ids = torch.randint(sizes["bert"]["vocab_size"] // 2, sizes["bert"]["vocab_size"], (batch, length))
+        image = torch.randn(batch, 3, size["image_res"], size["image_res"])
+        ids = torch.randint(size["bert"]["vocab_size"] // 2, size["bert"]["vocab_size"], (batch, length))
         masked = torch.rand(batch, length) < 0.15
         masked[:, 0] = False
         masked[0, 1] = True
