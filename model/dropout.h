@@ -8,8 +8,8 @@
 namespace albef {
 
 // Each element of x with probability 1 − `probability`, divided by that, else zero; outside of
-// training x itself. On CPUs the same elements are dropped whatever the dtype, the number of threads
-// and the instruction set. On GPUs LibTorch's own kernel, which keeps a byte per element.
+// training x itself. On CPUs the same elements are dropped whatever the dtype, the number of
+// threads and the instruction set. On GPUs LibTorch's own kernel, which keeps a byte per element.
 torch::Tensor Dropout(const torch::Tensor& x, double probability, bool training);
 
 }  // namespace albef
