@@ -306,11 +306,14 @@ void RunDriver::CloseSession(uint64_t number, const absl::Status& status) {
 }
 
 void RunDriver::SendAcknowledgements() {
+  if (acknowledgements_.empty() || !machine_.has_value()) return;
+  const double heartbeat_s = std::chrono::duration<double>(machine_->HeartbeatInterval()).count();
   for (const auto& [worker_id, sequence] : acknowledgements_) {
     const auto session = session_of_.find(worker_id);
     if (session == session_of_.end()) continue;  // will send its reports again
     v1::CoordinatorMessage message;
     message.mutable_acknowledge()->set_sequence(sequence);
+    message.mutable_acknowledge()->set_heartbeat_seconds(heartbeat_s);
     Session& receiver = sessions_.at(session->second);
     receiver.acknowledged = sequence;
     receiver.stream->Send(message);
