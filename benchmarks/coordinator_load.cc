@@ -24,6 +24,7 @@
 #include "common/clock.h"
 #include "common/config.h"
 #include "common/file.h"
+#include "common/lock_checks.h"
 #include "coordinator/coordinator_file.h"
 #include "dataloader/synthetic.h"
 
@@ -185,4 +186,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace albef
 
-int main(int argc, char** argv) { return albef::Main(argc, argv); }
+int main(int argc, char** argv) {
+  albef::TurnOffLockChecks();
+  return albef::Main(argc, argv);
+}

@@ -181,13 +181,15 @@ void RunDriver::Turn() {
   if (is_stale_) return;
   HandleEvents();
   const MonotonicTime now = Now();
-  if (machine_.has_value() && now - last_tick_ >= options_.tick) {
+  // What looks at all workers or sessions is not for every message.
+  const bool is_tick_due = now - last_tick_ >= options_.tick;
+  if (is_tick_due) CloseSilentSessions();
+  if (is_tick_due && machine_.has_value()) {
     counters_.OnTime(machine_->state(), std::chrono::duration<double>(now - last_tick_).count());
     last_tick_ = now;
     Carry(machine_->Tick(now));
   }
   SendAcknowledgements();
-  CloseSilentSessions();
   AnswerWaiters();
   ServeWatchers();
   CheckFinished();

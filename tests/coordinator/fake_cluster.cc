@@ -599,7 +599,7 @@ void FakeCluster::WriteShard(Worker& worker) {
   written.set_term(trainer.assign.term());
   written.set_generation(trainer.generation);
   written.set_shard_index(trainer.rank);
-  written.set_num_shards(trainer.assign.members_size());
+  written.set_num_shards(static_cast<int>(meshes_.at(trainer.generation).members.size()));
   const auto hashes = [&](int shard) {
     return Digest(trainer.iteration, trainer.is_corrupt) + " in shard " + std::to_string(shard);
   };
