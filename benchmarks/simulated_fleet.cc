@@ -21,6 +21,15 @@ using Clock = std::chrono::steady_clock;
 
 constexpr size_t kStateElements = 1024;
 
+// As worker/session_client.h and worker/supervisor.h have them.
+constexpr Clock::duration kMinPause = std::chrono::milliseconds(50);
+constexpr Clock::duration kMaxPause = std::chrono::milliseconds(200);
+constexpr Clock::duration kHeartbeat = std::chrono::milliseconds(200);
+
+Clock::duration Seconds(double seconds) {
+  return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+}
+
 bool Has(uint32_t flags, v1::Flag flag) { return (flags & static_cast<uint32_t>(flag)) != 0; }
 
 std::string HashBytes16(const Hash128& hash) {
@@ -56,8 +65,10 @@ struct SimulatedFleet::Worker {
   bool is_welcome = false;
   bool is_lost = false;
   Clock::time_point redial_at = {};
+  Clock::duration redial_pause = kMinPause;
+  Clock::time_point heard_at = {};  // the coordinator
   Clock::time_point heartbeat_at = {};
-  Clock::time_point activity_at = {};
+  Clock::duration heartbeat_interval = kHeartbeat;
   std::optional<Trainer> trainer;
   int64_t generation = 0;  // newest prepared
   int64_t term = 0;
@@ -106,7 +117,6 @@ class SimulatedFleet::Stream final
     ++fleet_->num_received_;
     incoming_.Clear();
     StartRead(&incoming_);
-    fleet_->changed_.notify_all();
   }
 
   void OnWriteDone(bool is_ok) override {
@@ -176,7 +186,6 @@ void SimulatedFleet::AddLocked() {
   worker->order = static_cast<int64_t>(workers_.size());
   worker->host = fmt::format("n{}", worker->order / options_.workers_per_host);
   worker->id = fmt::format("{}-w{}", worker->host, worker->order);
-  by_id_[worker->id] = worker.get();
   workers_.push_back(std::move(worker));
 }
 
@@ -189,6 +198,7 @@ void SimulatedFleet::Lose(int index) {
   const std::lock_guard lock(mutex_);
   Worker& worker = *workers_[static_cast<size_t>(index)];
   worker.is_lost = true;
+  if (worker.trainer.has_value()) by_incarnation_.erase(worker.trainer->incarnation);
   worker.trainer.reset();
   if (worker.stream != nullptr) worker.stream->Cancel();
 }
@@ -236,10 +246,14 @@ bool SimulatedFleet::WaitUntil(const std::function<bool(const std::vector<Worker
                                std::chrono::milliseconds limit) {
   const auto deadline = Clock::now() + limit;
   while (true) {
+    // To look at thousands of workers takes a while: not to be what is measured.
+    constexpr int kShare = 20;
+    const auto begin = Clock::now();
     if (is_true(Workers())) return true;
-    std::unique_lock lock(mutex_);
-    if (Clock::now() >= deadline) return false;
-    changed_.wait_for(lock, std::chrono::milliseconds(20));
+    const auto end = Clock::now();
+    if (end >= deadline) return false;
+    std::this_thread::sleep_for(
+        std::max<Clock::duration>(kShare * (end - begin), std::chrono::milliseconds(1)));
   }
 }
 
@@ -253,13 +267,8 @@ int64_t SimulatedFleet::num_messages_received() const {
   return num_received_;
 }
 
-SimulatedFleet::Worker* SimulatedFleet::Find(const std::string& id) {
-  const auto entry = by_id_.find(id);
-  return entry == by_id_.end() ? nullptr : entry->second;
-}
-
 void SimulatedFleet::Dial(Worker& worker) {
-  worker.redial_at = Clock::now() + options_.redial_interval;
+  worker.redial_at = Clock::now() + worker.redial_pause;
   const absl::StatusOr<CoordinatorInfo> info = ReadCoordinatorFile(options_.run_dir);
   const absl::StatusOr<std::string> token =
       options_.token.empty() ? ReadRunToken(options_.run_dir) : options_.token;
@@ -272,6 +281,7 @@ void SimulatedFleet::Dial(Worker& worker) {
   worker.stream = std::make_shared<Stream>(this, &worker, std::move(stub));
   streams_.push_back(worker.stream);
   worker.stream->Begin(*token);
+  worker.heard_at = worker.heartbeat_at = Clock::now();
   SayHello(worker);
 }
 
@@ -285,12 +295,19 @@ void SimulatedFleet::OnStreamDone(Stream* stream, const absl::Status& status) {
   streams_.erase(entry);
   Worker& worker = stream->worker();
   if (worker.stream.get() == stream) {
-    worker.stream.reset();
-    worker.is_welcome = false;
-    worker.ended_with = status;
-    worker.redial_at = Clock::now() + options_.redial_interval;
+    OnBroken(worker, status);
   }
   changed_.notify_all();
+}
+
+// A stream that was of use is followed by the next at once.
+void SimulatedFleet::OnBroken(Worker& worker, const absl::Status& status) {
+  worker.stream.reset();
+  worker.redial_pause = std::exchange(worker.is_welcome, false)
+                            ? kMinPause
+                            : std::min(2 * worker.redial_pause, kMaxPause);
+  worker.redial_at = Clock::now() + worker.redial_pause;
+  worker.ended_with = status;
 }
 
 void SimulatedFleet::Send(Worker& worker, v1::WorkerMessage message) {
@@ -340,11 +357,13 @@ void SimulatedFleet::SayHello(Worker& worker) {
 }
 
 void SimulatedFleet::Receive(Worker& worker, const v1::CoordinatorMessage& message) {
+  worker.heard_at = Clock::now();
   switch (message.kind_case()) {
     case v1::CoordinatorMessage::kWelcome:
       worker.is_welcome = true;
       worker.run_id = message.welcome().run_id();
       worker.term = message.welcome().term();
+      worker.heartbeat_interval = Seconds(message.welcome().heartbeat_seconds());
       for (const v1::WorkerMessage& report : worker.backlog) Send(worker, report);
       return;
     case v1::CoordinatorMessage::kStartTrainer:
@@ -352,6 +371,7 @@ void SimulatedFleet::Receive(Worker& worker, const v1::CoordinatorMessage& messa
     case v1::CoordinatorMessage::kToTrainer:
       if (message.to_trainer().message().has_end()) {
         worker.exit_code = message.to_trainer().message().end().exit_code();
+        if (worker.trainer.has_value()) by_incarnation_.erase(worker.trainer->incarnation);
         worker.trainer.reset();
         return worker.stream->EndWrites();
       }
@@ -367,6 +387,7 @@ void SimulatedFleet::Receive(Worker& worker, const v1::CoordinatorMessage& messa
       }
       return;
     case v1::CoordinatorMessage::kAcknowledge:
+      worker.heartbeat_interval = Seconds(message.acknowledge().heartbeat_seconds());
       while (!worker.backlog.empty() &&
              worker.backlog.front().from_trainer().sequence() <= message.acknowledge().sequence()) {
         worker.backlog.pop_front();
@@ -418,6 +439,7 @@ void SimulatedFleet::StartTrainer(Worker& worker) {
                                             .count());
   worker.trainer.emplace();
   worker.trainer->incarnation = last_incarnation_;
+  by_incarnation_[last_incarnation_] = &worker;
   v1::WorkerMessage message;
   message.mutable_trainer_started()->set_incarnation(last_incarnation_);
   message.mutable_trainer_started()->set_pid(2000 + worker.order);
@@ -430,6 +452,7 @@ void SimulatedFleet::ExitTrainer(Worker& worker, int signal) {
   v1::WorkerMessage message;
   message.mutable_trainer_exited()->set_incarnation(worker.trainer->incarnation);
   message.mutable_trainer_exited()->set_signal(signal);
+  by_incarnation_.erase(worker.trainer->incarnation);
   worker.trainer.reset();
   Send(worker, std::move(message));
 }
@@ -451,10 +474,20 @@ void SimulatedFleet::Park(Worker& worker, int64_t generation) {
   SendTrainer(worker, std::move(message));
 }
 
+// The same for all of a generation. Each trainer reads the list on its own machine: here once.
+const v1::MemberList& SimulatedFleet::MembersOf(const v1::Assign& assign) {
+  if (std::exchange(members_generation_, assign.generation()) != assign.generation() &&
+      !members_.ParseFromString(assign.members())) {
+    spdlog::error("an assignment whose members cannot be read");
+  }
+  return members_;
+}
+
 void SimulatedFleet::Sync(Worker& worker, const v1::Assign& assign) {
   Trainer& trainer = *worker.trainer;
   if (assign.generation() != trainer.prepared) return;
-  trainer.num_members = assign.members_size();
+  const v1::MemberList& members = MembersOf(assign);
+  trainer.num_members = members.members_size();
   trainer.assign.set_term(assign.term());
   trainer.assign.set_generation(assign.generation());
   trainer.assign.set_rank(assign.rank());
@@ -462,9 +495,10 @@ void SimulatedFleet::Sync(Worker& worker, const v1::Assign& assign) {
     const auto catalogue = ScanCheckpoints(options_.run_dir / "checkpoints");
     trainer.iteration =
         catalogue.ok() && !catalogue->committed.empty() ? catalogue->committed.front() : 0;
-  } else if (const Worker* source = Find(assign.members(assign.source_rank()).worker_id());
-             source != nullptr && source->trainer.has_value()) {
-    trainer.iteration = source->trainer->iteration;
+  } else if (const auto source =
+                 by_incarnation_.find(members.members(assign.source_rank()).incarnation());
+             source != by_incarnation_.end()) {
+    trainer.iteration = source->second->trainer->iteration;
   }
   trainer.has_state = true;
   trainer.phase = v1::TRAINER_PHASE_SYNCED;
@@ -584,32 +618,34 @@ void SimulatedFleet::Iterate() {
 }
 
 void SimulatedFleet::Tick(Clock::time_point now) {
+  int num_dialled = 0;
   for (const std::unique_ptr<Worker>& entry : workers_) {
     Worker& worker = *entry;
     if (worker.is_lost || worker.exit_code.has_value()) continue;
     if (worker.stream == nullptr) {
-      if (now >= worker.redial_at) Dial(worker);
+      constexpr int kDialsAtOnce = 32;  // others are to be served meanwhile
+      if (now >= worker.redial_at && num_dialled++ < kDialsAtOnce) Dial(worker);
       continue;
     }
-    if (!worker.is_welcome) continue;
-    if (now >= worker.heartbeat_at) {
-      worker.heartbeat_at = now + options_.heartbeat_interval;
-      v1::WorkerMessage message;
-      message.mutable_heartbeat();
-      Send(worker, std::move(message));
+    if (now - worker.heard_at > options_.silence_limit) {
+      worker.stream->Cancel();
+      continue;
     }
-    if (worker.trainer.has_value() && now >= worker.activity_at) {
-      worker.activity_at = now + options_.activity_interval;
-      v1::TrainerMessage message;
-      v1::Activity& activity = *message.mutable_activity();
+    if (now - worker.heartbeat_at < worker.heartbeat_interval) continue;
+    worker.heartbeat_at = now;
+    v1::WorkerMessage message;
+    v1::Heartbeat& heartbeat = *message.mutable_heartbeat();
+    if (worker.trainer.has_value()) {
+      heartbeat.set_trainer_incarnation(worker.trainer->incarnation);
+      v1::Activity& activity = *heartbeat.mutable_activity();
       activity.set_section(worker.trainer->phase == v1::TRAINER_PHASE_RUNNING
                                ? v1::Activity::SECTION_COMPUTE
                                : v1::Activity::SECTION_IDLE);
       activity.set_generation(worker.trainer->assign.generation());
       activity.set_iteration(worker.trainer->iteration);
       activity.set_section_limit_seconds(600);
-      SendTrainer(worker, std::move(message));
     }
+    Send(worker, std::move(message));
   }
   if (now >= step_at_) {
     step_at_ = now + options_.step_interval;

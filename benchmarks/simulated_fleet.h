@@ -35,10 +35,8 @@ class SimulatedFleet {
     int workers_per_host = 8;
     int64_t target_step = 1'000'000'000;
     std::chrono::milliseconds step_interval = std::chrono::milliseconds(20);
-    std::chrono::milliseconds heartbeat_interval = std::chrono::milliseconds(500);
-    std::chrono::milliseconds activity_interval = std::chrono::milliseconds(200);
-    std::chrono::milliseconds redial_interval = std::chrono::milliseconds(50);
-    std::string token = {};  // instead of the run's
+    std::chrono::milliseconds silence_limit = std::chrono::seconds(5);  // of a coordinator
+    std::string token = {};                                             // instead of the run's
   };
 
   // As seen from outside, at one moment.
@@ -83,6 +81,7 @@ class SimulatedFleet {
   // All with mutex_ held.
   void AddLocked();
   void Dial(Worker& worker);
+  void OnBroken(Worker& worker, const absl::Status& status);
   void Send(Worker& worker, v1::WorkerMessage message);
   void SendTrainer(Worker& worker, v1::TrainerMessage message);
   void SendReport(Worker& worker, v1::Report report);
@@ -93,19 +92,21 @@ class SimulatedFleet {
   void ExitTrainer(Worker& worker, int signal);
   void Park(Worker& worker, int64_t generation);
   void Sync(Worker& worker, const v1::Assign& assign);
+  const v1::MemberList& MembersOf(const v1::Assign& assign);
   void WriteShard(Worker& worker);
   void Hold(Worker& worker, uint32_t flags);
   void Iterate();
   void Tick(std::chrono::steady_clock::time_point now);
   void OnStreamDone(Stream* stream, const absl::Status& status);
-  Worker* Find(const std::string& id);
   void Thread();
 
   const Options options_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<std::unique_ptr<Worker>> workers_;  // guarded by mutex_, as the rest
-  std::map<std::string, Worker*> by_id_;
+  std::map<int64_t, Worker*> by_incarnation_;     // of the trainers that live
+  int64_t members_generation_ = 0;
+  v1::MemberList members_;                         // of that generation
   std::vector<std::shared_ptr<Stream>> streams_;   // not done
   std::vector<std::shared_ptr<Stream>> finished_;  // to be destroyed by thread_
   int64_t last_incarnation_ = 0;

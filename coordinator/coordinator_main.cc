@@ -14,6 +14,7 @@
 #include "common/exit_code.h"
 #include "common/fault_point.h"
 #include "common/format_absl.h"
+#include "common/lock_checks.h"
 #include "common/log.h"
 #include "common/parent_process.h"
 #include "coordinator/coordinator_server.h"
@@ -157,4 +158,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace albef
 
-int main(int argc, char** argv) { return albef::Main(argc, argv); }
+int main(int argc, char** argv) {
+  albef::TurnOffLockChecks();
+  return albef::Main(argc, argv);
+}

@@ -181,13 +181,15 @@ void RunDriver::Turn() {
   if (is_stale_) return;
   HandleEvents();
   const MonotonicTime now = Now();
-  if (machine_.has_value() && now - last_tick_ >= options_.tick) {
+  // What looks at all workers or sessions is not for every message.
+  const bool is_tick_due = now - last_tick_ >= options_.tick;
+  if (is_tick_due) CloseSilentSessions();
+  if (is_tick_due && machine_.has_value()) {
     counters_.OnTime(machine_->state(), std::chrono::duration<double>(now - last_tick_).count());
     last_tick_ = now;
     Carry(machine_->Tick(now));
   }
   SendAcknowledgements();
-  CloseSilentSessions();
   AnswerWaiters();
   ServeWatchers();
   CheckFinished();
@@ -306,11 +308,14 @@ void RunDriver::CloseSession(uint64_t number, const absl::Status& status) {
 }
 
 void RunDriver::SendAcknowledgements() {
+  if (acknowledgements_.empty() || !machine_.has_value()) return;
+  const double heartbeat_s = std::chrono::duration<double>(machine_->HeartbeatInterval()).count();
   for (const auto& [worker_id, sequence] : acknowledgements_) {
     const auto session = session_of_.find(worker_id);
     if (session == session_of_.end()) continue;  // will send its reports again
     v1::CoordinatorMessage message;
     message.mutable_acknowledge()->set_sequence(sequence);
+    message.mutable_acknowledge()->set_heartbeat_seconds(heartbeat_s);
     Session& receiver = sessions_.at(session->second);
     receiver.acknowledged = sequence;
     receiver.stream->Send(message);

@@ -42,7 +42,7 @@ bool IsConsequential(const RunEvent& event) {
   if (from->message.has_heartbeat()) return false;
   if (!from->message.has_from_trainer()) return true;
   const v1::TrainerMessage& message = from->message.from_trainer().message();
-  return !message.has_activity() && !message.has_report();
+  return !message.has_report();
 }
 
 }  // namespace
@@ -171,6 +171,8 @@ void RunMachine::OnHello(uint64_t session, const v1::Hello& hello) {
   message.mutable_welcome()->set_run_id(options_.run_id);
   message.mutable_welcome()->set_term(options_.term);
   message.mutable_welcome()->set_generation(generation_);
+  message.mutable_welcome()->set_heartbeat_seconds(
+      std::chrono::duration<double>(HeartbeatInterval()).count());
   Send(worker, std::move(message));
   if (HasEnded()) return SendEnd(worker, outcome_.exit_code, outcome_.state, outcome_.reason);
   if (!was_connected) {
@@ -223,14 +225,8 @@ void RunMachine::TakeOverTrainer(RunWorker& worker, const v1::Hello& hello) {
 
 void RunMachine::OnWorkerMessage(RunWorker& worker, const v1::WorkerMessage& message) {
   switch (message.kind_case()) {
-    case v1::WorkerMessage::kHeartbeat: {
-      const double silent_s = message.heartbeat().trainer_silent_seconds();
-      if (!(silent_s >= 0 && silent_s < 1e9)) return;  // also for NaN
-      worker.trainer_silence =
-          std::chrono::duration_cast<MonotonicDuration>(std::chrono::duration<double>(silent_s));
-      worker.trainer_silence_at = now_;
-      return;
-    }
+    case v1::WorkerMessage::kHeartbeat:
+      return OnHeartbeat(worker, message.heartbeat());
     case v1::WorkerMessage::kTrainerStarted:
       return OnTrainerStarted(worker, message.trainer_started());
     case v1::WorkerMessage::kTrainerExited:
@@ -251,6 +247,26 @@ void RunMachine::OnWorkerMessage(RunWorker& worker, const v1::WorkerMessage& mes
   }
 }
 
+void RunMachine::OnHeartbeat(RunWorker& worker, const v1::Heartbeat& heartbeat) {
+  const double silent_s = heartbeat.trainer_silent_seconds();
+  if (!(silent_s >= 0 && silent_s < 1e9)) return;  // also for NaN
+  if (!worker.trainer.has_value() ||
+      worker.trainer->incarnation != heartbeat.trainer_incarnation()) {
+    return;
+  }
+  RunTrainer& trainer = *worker.trainer;
+  // The supervisor knows whether it is the trainer or the way to us that is slow. Time in which the
+  // machine was suspended is not held against the trainer.
+  const auto silence =
+      std::chrono::duration_cast<MonotonicDuration>(std::chrono::duration<double>(silent_s));
+  trainer.heard_at = std::max(trainer.heard_at, now_ - silence);
+  if (!heartbeat.has_activity()) return;
+  trainer.activity = heartbeat.activity();
+  if (heartbeat.activity().generation() == generation_ && RankOf(worker).has_value()) {
+    NoteProgress(heartbeat.activity().iteration());
+  }
+}
+
 void RunMachine::OnTrainerMessage(RunWorker& worker, const v1::TrainerMessage& message) {
   RunTrainer& trainer = *worker.trainer;
   switch (message.kind_case()) {
@@ -262,18 +278,12 @@ void RunMachine::OnTrainerMessage(RunWorker& worker, const v1::TrainerMessage& m
       return OnHeld(worker, message.held());
     case v1::TrainerMessage::kCommunicationFailed:
       return OnCommunicationFailed(worker, message.communication_failed());
-    case v1::TrainerMessage::kActivity:
-      trainer.activity = message.activity();
-      trainer.heard_at = now_;
-      if (message.activity().generation() == generation_ && RankOf(worker).has_value()) {
-        NoteProgress(message.activity().iteration());
-      }
-      return;
     case v1::TrainerMessage::kShardWritten:
       return OnShardWritten(message.shard_written());
     case v1::TrainerMessage::kFailed:
       trainer.failure = message.failed().message();
       return OnFailure(worker, message.failed().exit_code());
+    case v1::TrainerMessage::kActivity:
     case v1::TrainerMessage::kReport:
     case v1::TrainerMessage::kBatchBegun:
     case v1::TrainerMessage::KIND_NOT_SET:

@@ -230,6 +230,9 @@ class RunMachine {
   // Whether a worker that was drained is still needed.
   bool IsMember(const std::string& worker_id) const;
   const std::map<std::string, RunWorker>& workers() const { return workers_; }
+  // What workers are asked for: so often that nobody is taken for lost or stuck who is not, and so
+  // seldom that the heartbeats of thousands are no burden.
+  MonotonicDuration HeartbeatInterval() const;
   int64_t generation() const { return generation_; }
 
  private:
@@ -251,6 +254,7 @@ class RunMachine {
   void OnHello(uint64_t session, const v1::Hello& hello);
   void TakeOverTrainer(RunWorker& worker, const v1::Hello& hello);
   void OnWorkerMessage(RunWorker& worker, const v1::WorkerMessage& message);
+  void OnHeartbeat(RunWorker& worker, const v1::Heartbeat& heartbeat);
   void OnTrainerMessage(RunWorker& worker, const v1::TrainerMessage& message);
   void OnFailure(RunWorker& worker, int exit_code);
   void OnReport(const v1::Report& report);

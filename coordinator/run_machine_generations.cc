@@ -192,14 +192,13 @@ void RunMachine::Assign(const MembershipDecision& decision) {
   v1::Assign assign;
   assign.set_term(options_.term);
   assign.set_generation(generation_);
-  for (const GenerationMember& member : members_) {
-    const RunWorker& worker = workers_.at(member.worker_id);
-    v1::Member* entry = assign.add_members();
-    entry->set_worker_id(worker.id);
-    entry->set_host(worker.host);
-    entry->set_mesh_address(worker.trainer->parked.mesh_address());
-    entry->set_incarnation(member.incarnation);
+  v1::MemberList list;
+  for (size_t rank = 0; rank < members_.size(); ++rank) {
+    v1::Member* entry = list.add_members();
+    entry->set_mesh_address(parked[rank].parked.mesh_address());
+    entry->set_incarnation(members_[rank].incarnation);
   }
+  assign.set_members(list.SerializeAsString());
   if (plan.decision.has_value()) *assign.mutable_decision() = *plan.decision;
   assign.set_source_rank(plan.source_rank);
   assign.set_source_loads(plan.source_loads);

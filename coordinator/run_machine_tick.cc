@@ -105,6 +105,17 @@ void RunMachine::StartTrainers() {
   }
 }
 
+MonotonicDuration RunMachine::HeartbeatInterval() const {
+  constexpr MonotonicDuration kShortest = std::chrono::milliseconds(200);
+  constexpr MonotonicDuration kPerWorker = std::chrono::microseconds(500);  // 2,000 a second in all
+  constexpr int64_t kMany = 1'000'000;  // the sum is no number that anybody may choose
+  const int64_t num_workers = std::max(static_cast<int64_t>(workers_.size()),
+                                       std::min(membership_.expected_workers.value_or(0), kMany));
+  const MonotonicDuration longest =
+      std::min(options_.heartbeat_limit * 2, options_.hangs.hang_limit) / 5;
+  return std::min(std::max(kShortest, num_workers * kPerWorker), longest);
+}
+
 void RunMachine::CheckHeartbeats() {
   for (auto& [id, worker] : workers_) {
     if (!worker.IsConnected() || now_ - worker.heard_at <= options_.heartbeat_limit) continue;
@@ -124,8 +135,8 @@ std::vector<WatchedTrainer> RunMachine::Watched(bool only_members) const {
     if (only_members && !RankOf(worker).has_value()) continue;
     const RunTrainer& trainer = *worker.trainer;
     WatchedTrainer entry{.worker_id = id, .activity = trainer.activity};
-    // A worker that is silent itself, for longer than between two heartbeats, says nothing more
-    // about its trainer.
+    // A worker that is silent itself says nothing more about its trainer: were that silent too, the
+    // worker would have said so within this time.
     const MonotonicTime known_until = std::min(now_, worker.heard_at + std::chrono::seconds(1));
     entry.silent_for = known_until - trainer.heard_at;
     if (entry.activity.has_value()) {
@@ -136,11 +147,6 @@ std::vector<WatchedTrainer> RunMachine::Watched(bool only_members) const {
         entry.activity->set_section_seconds(
             std::max(since_gap_s, section_s - std::chrono::duration<double>(gap_).count()));
       }
-    }
-    // The supervisor knows whether it is the trainer or the way to us that is slow.
-    if (worker.trainer_silence_at > trainer.heard_at) {
-      entry.silent_for = std::min(
-          entry.silent_for, worker.trainer_silence + (known_until - worker.trainer_silence_at));
     }
     if (phase_ == Phase::kForming && trainer.prepared == generation_ &&
         !trainer.IsIn(v1::TRAINER_PHASE_PARKED, generation_)) {
@@ -192,6 +198,7 @@ void RunMachine::CheckAdmission() {
   if (resize_generation_ == generation_ || ending_flag_ != 0) return;
   std::string reason = "workers go";
   if (!HasMemberThatLeaves()) {
+    if (static_cast<int64_t>(members_.size()) >= configured_->virtual_ranks) return;
     const AdmissionDecision decision =
         DecideAdmission(Candidates(), membership_, has_progress_, now_);
     if (!decision.is_resize_due) return;

@@ -27,7 +27,7 @@ struct RunTrainer {
   v1::Synced synced = {};
   v1::Held held = {};
   std::optional<v1::Activity> activity = {};
-  MonotonicTime heard_at = {};  // of the activity, else the start
+  MonotonicTime heard_at = {};  // when it last said what it does, else the start
   std::optional<MonotonicTime> killed_at = {};
   std::string kill_reason = {};
   bool is_written_off = false;  // was killed and does not die: counts as dead
@@ -48,9 +48,6 @@ struct RunWorker {
   int64_t supervisor_pid = 0;
   uint64_t session = 0;  // 0: not connected
   MonotonicTime heard_at = {};
-  // Of the newest heartbeat: how long the trainer had been silent then.
-  MonotonicDuration trainer_silence = {};
-  MonotonicTime trainer_silence_at = {};
 
   std::optional<RunTrainer> trainer = {};
   std::optional<MonotonicTime> start_requested_at = {};  // and not answered yet

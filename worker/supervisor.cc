@@ -6,6 +6,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
@@ -26,7 +27,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kTick{100};
-constexpr milliseconds kHeartbeat{500};
+constexpr milliseconds kDoubtfulHeartbeat{500};
 
 // The state that End names for a worker that leaves a run which goes on.
 constexpr std::string_view kDrained = "DRAINED";
@@ -143,10 +144,13 @@ void Supervisor::OnSignals() {
 
 void Supervisor::OnTime() {
   if (stream_ != 0) {
-    if (now_ - heartbeat_at_ >= kHeartbeat) {
+    const milliseconds interval = view_.IsInDoubt(now_)
+                                      ? std::min(heartbeat_interval_, kDoubtfulHeartbeat)
+                                      : heartbeat_interval_;
+    if (now_ - heartbeat_at_ >= interval) {
       heartbeat_at_ = now_;
       v1::WorkerMessage message;
-      message.mutable_heartbeat()->set_trainer_silent_seconds(view_.SilentSeconds(now_));
+      view_.FillHeartbeat(*message.mutable_heartbeat(), now_);
       Send(std::move(message));
     }
     // It answers hello, and then every heartbeat.

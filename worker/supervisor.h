@@ -6,7 +6,8 @@
 // threads of its own (session_client.h), so has the trainer's output.
 //
 //   - What the coordinator says is done: start, pass on, kill. What the trainer says is passed on;
-//     reports are kept until they are recorded (report_backlog.h).
+//     reports are kept until they are recorded (report_backlog.h). What it is busy with goes with
+//     the heartbeats, whose pace the coordinator names.
 //   - A session that breaks is opened again with a hello that says where the trainer stands
 //     (trainer_view.h); the trainer does not notice.
 //   - End: the trainer is given a moment, then killed; the exit code is the one that End brings. A
@@ -87,6 +88,7 @@ class Supervisor {
   void OnWelcome(const v1::Welcome& welcome);
   void OnEnd(const v1::End& end);
   void Send(v1::WorkerMessage message);
+  void SetHeartbeatInterval(double seconds);
   void NoteTrouble(const std::string& trouble);
   void SendHello();
   void SendLeave();
@@ -121,6 +123,7 @@ class Supervisor {
   std::string local_host_;
   Time heard_at_ = {};  // the coordinator, in this session
   Time heartbeat_at_ = {};
+  std::chrono::milliseconds heartbeat_interval_{200};  // until the coordinator says another
 
   TrainerView view_;
   ReportBacklog backlog_;

@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 #include <variant>
 
@@ -125,6 +126,7 @@ void Supervisor::OnCoordinatorMessage(const v1::CoordinatorMessage& message) {
     case v1::CoordinatorMessage::kKillTrainer:
       return KillTrainer(message.kill_trainer());
     case v1::CoordinatorMessage::kAcknowledge:
+      SetHeartbeatInterval(message.acknowledge().heartbeat_seconds());
       return backlog_.Acknowledge(message.acknowledge().sequence());
     case v1::CoordinatorMessage::KIND_NOT_SET:
       return;
@@ -135,10 +137,19 @@ void Supervisor::OnWelcome(const v1::Welcome& welcome) {
   is_welcomed_ = true;
   run_id_ = welcome.run_id();
   watch_.OnWelcome(welcome.term(), now_);
+  SetHeartbeatInterval(welcome.heartbeat_seconds());
   noted_troubles_.clear();
   spdlog::info("in session with the coordinator run_id={} term={} generation={} trainer={}",
                LogValue(run_id_), welcome.term(), welcome.generation(), view_.incarnation());
   FaultPoint("session");
+}
+
+void Supervisor::SetHeartbeatInterval(double seconds) {
+  if (!(seconds > 0)) return;  // also for NaN
+  // Each is answered: often enough to know whether the coordinator is there.
+  const double longest_s = std::chrono::duration<double>(options_.silence_limit).count() / 2;
+  heartbeat_interval_ = std::chrono::duration_cast<std::chrono::milliseconds>(
+      std::chrono::duration<double>(std::min(seconds, longest_s)));
 }
 
 void Supervisor::OnEnd(const v1::End& end) {
@@ -238,6 +249,7 @@ void Supervisor::ReadTrainer() {
 void Supervisor::OnTrainerMessage(v1::TrainerMessage message) {
   view_.OnMessage(message, now_);
   if (message.has_batch_begun()) return;  // of interest if the trainer dies of it
+  if (message.has_activity()) return;     // goes with the next heartbeat
   if (message.has_failed()) {
     spdlog::error("the trainer fails exit_code={} reason={}", message.failed().exit_code(),
                   LogValue(message.failed().message()));

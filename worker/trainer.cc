@@ -163,14 +163,19 @@ class Trainer {
 
   absl::Status TakePart(const v1::Assign& assign) {
     generation_ = assign.generation();
-    ASSIGN_OR_RETURN(const Place place, MakePlace(assign));
+    v1::MemberList members;
+    if (!members.ParseFromString(assign.members())) {
+      return absl::InternalError("an assignment whose members cannot be read");
+    }
+    ASSIGN_OR_RETURN(const Place place, MakePlace(assign, members.members_size()));
     activity_->Enter(Section::kSync);
     const auto start = std::chrono::steady_clock::now();
     // What the trainers must still do together if this one fails is up to the next generation.
     std::unique_ptr<Communicator> communicator;
     if (place.slices.size() > 1) {
       if (device_.is_cuda()) RETURN_IF_ERROR(PrepareNccl());
-      absl::StatusOr<std::unique_ptr<Communicator>> connected = Connect(MembershipOf(assign));
+      absl::StatusOr<std::unique_ptr<Communicator>> connected =
+          Connect(MembershipOf(assign, members));
       if (!connected.ok()) {
         CommunicationFailed(connected.status());
         return absl::OkStatus();
@@ -211,19 +216,19 @@ class Trainer {
     return Iterate(place, assign);
   }
 
-  absl::StatusOr<Place> MakePlace(const v1::Assign& assign) const {
+  absl::StatusOr<Place> MakePlace(const v1::Assign& assign, int num_members) const {
     Place place{.communicator = nullptr,
                 .term = assign.term(),
                 .generation = assign.generation(),
                 .rank = assign.rank()};
-    ASSIGN_OR_RETURN(place.slices, DivideRanks(setup_.plan.virtual_ranks(), assign.members_size()));
+    ASSIGN_OR_RETURN(place.slices, DivideRanks(setup_.plan.virtual_ranks(), num_members));
     return place;
   }
 
-  static MeshMembership MembershipOf(const v1::Assign& assign) {
+  static MeshMembership MembershipOf(const v1::Assign& assign, const v1::MemberList& members) {
     MeshMembership membership{.epoch = {.term = assign.term(), .generation = assign.generation()},
                               .rank = assign.rank()};
-    for (const v1::Member& member : assign.members()) {
+    for (const v1::Member& member : members.members()) {
       membership.members.push_back(
           {.address = member.mesh_address(), .incarnation = member.incarnation()});
     }

@@ -39,6 +39,7 @@ void TrainerView::OnMessage(const v1::TrainerMessage& message, Time now) {
       return;
     case v1::TrainerMessage::kActivity:
       heard_at_ = now;
+      activity_ = message.activity();
       iteration_ = std::max(iteration_, message.activity().iteration());
       return;
     case v1::TrainerMessage::kShardWritten:
@@ -92,6 +93,20 @@ void TrainerView::OnControl(const v1::ControlMessage& message) {
 double TrainerView::SilentSeconds(Time now) const {
   if (!IsAlive()) return 0;
   return std::max(std::chrono::duration<double>(now - heard_at_).count(), 0.0);
+}
+
+bool TrainerView::IsInDoubt(Time now) const {
+  constexpr double kSilentSeconds = 1;
+  if (!activity_.has_value()) return false;
+  const double limit_s = activity_->section_limit_seconds();
+  return SilentSeconds(now) > kSilentSeconds ||
+         (limit_s > 0 && activity_->section_seconds() > limit_s);
+}
+
+void TrainerView::FillHeartbeat(v1::Heartbeat& heartbeat, Time now) const {
+  heartbeat.set_trainer_silent_seconds(SilentSeconds(now));
+  heartbeat.set_trainer_incarnation(incarnation_);
+  if (activity_.has_value()) *heartbeat.mutable_activity() = *activity_;
 }
 
 void TrainerView::FillHello(v1::Hello& hello) const {

@@ -41,6 +41,12 @@ class TrainerView {
   // Since its last activity message, or its start. 0 while none is alive.
   double SilentSeconds(Time now) const;
 
+  // It may be stuck: silent for a while, or in a section for longer than it may be. The coordinator
+  // must hear of it soon. Before its first activity message it has all the time of a start.
+  bool IsInDoubt(Time now) const;
+
+  void FillHeartbeat(v1::Heartbeat& heartbeat, Time now) const;
+
   // The fields that are about the trainer.
   void FillHello(v1::Hello& hello) const;
 
@@ -56,6 +62,7 @@ class TrainerView {
   int64_t prepared_ = 0;    // newest generation that it was told to prepare
   int64_t iteration_ = 0;
   Time heard_at_ = {};
+  std::optional<v1::Activity> activity_;
   std::optional<v1::Parked> parked_;
   std::optional<v1::Synced> synced_;
   std::optional<v1::Held> held_;

@@ -9,6 +9,7 @@ namespace albef {
 namespace {
 
 using std::chrono::milliseconds;
+using std::chrono::seconds;
 
 double Seconds(MonotonicDuration duration) {
   return std::chrono::duration<double>(duration).count();
@@ -241,17 +242,19 @@ void FakeCluster::CheckSend(const Worker& worker, const v1::ControlMessage& mess
   }
   if (!message.has_assign()) return;
   const v1::Assign& assign = message.assign();
+  v1::MemberList list;
+  ASSERT_TRUE(list.ParseFromString(assign.members()));
   ASSERT_EQ(assign.generation(), newest_prepared_);
-  ASSERT_LT(assign.rank(), assign.members_size());
-  EXPECT_EQ(assign.members(assign.rank()).worker_id(), worker.id);
-  EXPECT_LE(assign.members_size(), configured_->virtual_ranks);
+  ASSERT_LT(assign.rank(), list.members_size());
+  EXPECT_EQ(list.members(assign.rank()).mesh_address(), worker.id);
+  EXPECT_LE(list.members_size(), configured_->virtual_ranks);
   EXPECT_TRUE(std::is_sorted(assign.receiver_ranks().begin(), assign.receiver_ranks().end()));
   Mesh& mesh = meshes_[assign.generation()];
   std::vector<GenerationMember> members;
   std::set<std::string> distinct;
-  for (const v1::Member& member : assign.members()) {
-    members.push_back({member.worker_id(), member.incarnation()});
-    distinct.insert(member.worker_id());
+  for (const v1::Member& member : list.members()) {
+    members.push_back({member.mesh_address(), member.incarnation()});
+    distinct.insert(member.mesh_address());
   }
   EXPECT_EQ(distinct.size(), members.size());
   if (mesh.members.empty()) mesh.members = members;
@@ -321,7 +324,10 @@ void FakeCluster::Advance(MonotonicDuration duration) {
 
 void FakeCluster::Receive(Worker& worker, const v1::CoordinatorMessage& message) {
   if (worker.is_gone) return;
-  if (message.has_start_trainer()) {
+  if (message.has_welcome()) {
+    worker.heartbeat_interval = std::chrono::duration_cast<MonotonicDuration>(
+        std::chrono::duration<double>(message.welcome().heartbeat_seconds()));
+  } else if (message.has_start_trainer()) {
     if (worker.trainer.has_value()) return;
     Trainer trainer;
     trainer.incarnation = ++worker.incarnations;
@@ -393,15 +399,45 @@ void FakeCluster::ReceiveControl(Worker& worker, const v1::ControlMessage& messa
   }
 }
 
+// As a supervisor does: what the trainer says every 200 ms goes with the heartbeats.
+void FakeCluster::Watch(Worker& worker) {
+  bool is_in_doubt = false;
+  if (worker.trainer.has_value()) {
+    Trainer& trainer = *worker.trainer;
+    if (!trainer.is_stopped && now_ - trainer.reported_at >= milliseconds(200)) {
+      trainer.reported_at = worker.last_activity = now_;
+      v1::Activity& activity = trainer.activity.emplace();
+      activity.set_section(trainer.section);
+      activity.set_section_seconds(Seconds(now_ - trainer.section_since));
+      activity.set_section_limit_seconds(trainer.section == v1::Activity::SECTION_COMPUTE ? 3 : 0);
+      activity.set_generation(trainer.generation);
+      activity.set_iteration(trainer.iteration);
+    }
+    is_in_doubt =
+        trainer.activity.has_value() &&
+        (now_ - worker.last_activity > seconds(1) ||
+         (trainer.activity->section_limit_seconds() > 0 &&
+          trainer.activity->section_seconds() > trainer.activity->section_limit_seconds()));
+  }
+  MonotonicDuration interval = worker.heartbeat_interval;
+  if (is_in_doubt) interval = std::min<MonotonicDuration>(interval, milliseconds(500));
+  if (worker.session == 0 || now_ - worker.heartbeat_at < interval) return;
+  worker.heartbeat_at = now_;
+  v1::WorkerMessage message;
+  v1::Heartbeat& heartbeat = *message.mutable_heartbeat();
+  if (worker.trainer.has_value()) {
+    heartbeat.set_trainer_silent_seconds(Seconds(now_ - worker.last_activity));
+    heartbeat.set_trainer_incarnation(worker.trainer->incarnation);
+    if (worker.trainer->activity.has_value()) {
+      *heartbeat.mutable_activity() = *worker.trainer->activity;
+    }
+  }
+  ToMachine(worker, std::move(message));
+}
+
 void FakeCluster::Run(Worker& worker) {
   if (worker.is_silent) return;
-  if (worker.session != 0 && now_ - worker.heartbeat_at >= milliseconds(500)) {
-    worker.heartbeat_at = now_;
-    v1::WorkerMessage message;
-    message.mutable_heartbeat()->set_trainer_silent_seconds(
-        worker.trainer.has_value() ? Seconds(now_ - worker.last_activity) : 0);
-    ToMachine(worker, std::move(message));
-  }
+  Watch(worker);
   if (!worker.trainer.has_value() || worker.trainer->is_stopped) return;
   Trainer& trainer = *worker.trainer;
   if (worker.shard_under_way.has_value() && now_ >= worker.shard_under_way->first) {
@@ -409,17 +445,6 @@ void FakeCluster::Run(Worker& worker) {
     worker.shard_under_way.reset();
     v1::TrainerMessage message;
     *message.mutable_shard_written() = *trainer.shard_written;
-    FromTrainer(worker, std::move(message));
-  }
-  if (now_ - trainer.reported_at >= milliseconds(200)) {
-    trainer.reported_at = worker.last_activity = now_;
-    v1::TrainerMessage message;
-    v1::Activity& activity = *message.mutable_activity();
-    activity.set_section(trainer.section);
-    activity.set_section_seconds(Seconds(now_ - trainer.section_since));
-    activity.set_section_limit_seconds(trainer.section == v1::Activity::SECTION_COMPUTE ? 3 : 0);
-    activity.set_generation(trainer.generation);
-    activity.set_iteration(trainer.iteration);
     FromTrainer(worker, std::move(message));
   }
   if (now_ < trainer.busy_until || trainer.is_stuck) return;
@@ -430,6 +455,7 @@ void FakeCluster::Run(Worker& worker) {
     v1::TrainerMessage message;
     v1::Parked& parked = *message.mutable_parked();
     parked.set_generation(trainer.prepared);
+    parked.set_mesh_address(worker.id);
     parked.set_has_state(trainer.has_state);
     parked.set_iteration(trainer.has_state ? trainer.iteration : 0);
     parked.set_holds_iteration(trainer.holds);
@@ -452,9 +478,9 @@ void FakeCluster::FinishSync(Worker& worker) {
   const bool receives =
       std::find(receivers.begin(), receivers.end(), trainer.rank) != receivers.end();
   if (receives) {
-    const v1::Member& source = assign.members(assign.source_rank());
     trainer.has_state = false;
-    const Worker* owner = Owner({source.worker_id(), source.incarnation()});
+    const Worker* owner =
+        Owner(meshes_.at(assign.generation()).members[static_cast<size_t>(assign.source_rank())]);
     if (owner == nullptr || owner->trainer->prepared != assign.generation()) return;
     if (owner->trainer->phase != v1::TRAINER_PHASE_SYNCED) return;
     trainer.iteration = owner->trainer->iteration;
@@ -573,7 +599,7 @@ void FakeCluster::WriteShard(Worker& worker) {
   written.set_term(trainer.assign.term());
   written.set_generation(trainer.generation);
   written.set_shard_index(trainer.rank);
-  written.set_num_shards(trainer.assign.members_size());
+  written.set_num_shards(static_cast<int>(meshes_.at(trainer.generation).members.size()));
   const auto hashes = [&](int shard) {
     return Digest(trainer.iteration, trainer.is_corrupt) + " in shard " + std::to_string(shard);
   };

@@ -62,6 +62,7 @@ class FakeCluster {
     MonotonicTime section_since = {};
     v1::Activity::Section section = v1::Activity::SECTION_SETUP;
     MonotonicTime reported_at = {};
+    std::optional<v1::Activity> activity = {};  // as last reported
     MonotonicTime failure_noticed_at = MonotonicTime::max();
     bool is_stopped = false;
     bool is_stuck = false;  // in compute, for ever
@@ -77,6 +78,7 @@ class FakeCluster {
     int64_t incarnations = 0;
     std::optional<Trainer> trainer = {};
     MonotonicTime heartbeat_at = {};
+    MonotonicDuration heartbeat_interval = std::chrono::milliseconds(200);
     MonotonicTime last_activity = {};
     std::deque<std::pair<MonotonicTime, v1::WorkerMessage>> to_machine;
     std::optional<std::pair<MonotonicTime, v1::ShardWritten>> shard_under_way = {};
@@ -147,6 +149,7 @@ class FakeCluster {
   void SayHello(Worker& worker);
   void Receive(Worker& worker, const v1::CoordinatorMessage& message);
   void ReceiveControl(Worker& worker, const v1::ControlMessage& message);
+  void Watch(Worker& worker);
   void Run(Worker& worker);
   void FinishSync(Worker& worker);
   void Iterate(Worker& worker);

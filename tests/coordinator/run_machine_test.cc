@@ -252,6 +252,77 @@ TEST(RunMachine, ATrainerThatIsStuckInItsOwnWorkIsKilledAndNobodyElse) {
   ExpectSucceeds(*cluster);
 }
 
+TEST(RunMachine, HeartbeatsAreAskedForTheMoreSeldomTheMoreWorkersThereAre) {
+  const auto interval = [](int64_t num_workers, MonotonicDuration hang_limit) {
+    FakeCluster::Options options = TwoWorkers();
+    options.expected_workers = num_workers;
+    options.machine.hangs.hang_limit = hang_limit;
+    FakeCluster cluster(options);
+    cluster.Add("a", "n1", 0);
+    cluster.Advance(milliseconds(100));
+    EXPECT_EQ(cluster.worker("a").heartbeat_interval, cluster.machine().HeartbeatInterval());
+    return cluster.machine().HeartbeatInterval();
+  };
+  EXPECT_EQ(interval(2, seconds(10)), milliseconds(200));
+  EXPECT_EQ(interval(1024, seconds(10)), milliseconds(512));
+  EXPECT_EQ(interval(1024, seconds(2)), milliseconds(400));
+  // Two and a half in the time after which a silent worker is lost.
+  EXPECT_EQ(interval(int64_t{1} << 62, seconds(10)), seconds(2));
+}
+
+// Two of very many workers, whose heartbeats are asked for every two seconds.
+std::unique_ptr<FakeCluster> RunningOfMany() {
+  FakeCluster::Options options = TwoWorkers();
+  options.expected_workers = 4096;
+  options.machine.hangs.hang_limit = seconds(10);
+  options.machine.restarts.max_delay = {};
+  options.run.target_step = 1'000'000;
+  auto cluster = Running(options);
+  EXPECT_EQ(cluster->machine().HeartbeatInterval(), seconds(2));
+  cluster->Advance(seconds(5));
+  return cluster;
+}
+
+bool BothRun(FakeCluster& cluster) {
+  return cluster.AdvanceUntil([&] {
+    return cluster.machine().state() == v1::RUN_STATE_RUNNING &&
+           cluster.machine().Status().num_members() == 2;
+  });
+}
+
+TEST(RunMachine, ATrainerThatIsStuckIsNamedSoonHoweverSeldomHeartbeatsAre) {
+  auto cluster = RunningOfMany();
+  constexpr MonotonicDuration kLimit = seconds(3);  // of the simulated trainers' compute section
+  for (int i = 0; i < 20; ++i) {                    // wherever between two heartbeats it begins
+    const size_t num_killed = cluster->EventsOf("trainer_killed").size();
+    FakeCluster::Trainer& trainer = cluster->trainer("a");
+    trainer.is_stuck = true;
+    trainer.section = v1::Activity::SECTION_COMPUTE;
+    trainer.section_since = cluster->now();
+    cluster->Advance(kLimit);
+    ASSERT_THAT(cluster->EventsOf("trainer_killed"), SizeIs(num_killed)) << "too early";
+    cluster->Advance(seconds(1));
+    ASSERT_THAT(cluster->EventsOf("trainer_killed"), SizeIs(num_killed + 1));
+    ASSERT_TRUE(BothRun(*cluster));
+    cluster->Advance(seconds(3) + milliseconds(100 * i));
+  }
+}
+
+TEST(RunMachine, ATrainerThatIsStoppedIsNamedSoonHoweverSeldomHeartbeatsAre) {
+  auto cluster = RunningOfMany();
+  constexpr MonotonicDuration kLimit = seconds(10);
+  for (int i = 0; i < 20; ++i) {
+    const size_t num_killed = cluster->EventsOf("trainer_killed").size();
+    cluster->trainer("a").is_stopped = true;
+    cluster->Advance(kLimit - milliseconds(200));  // it may have said something just before
+    ASSERT_THAT(cluster->EventsOf("trainer_killed"), SizeIs(num_killed)) << "too early";
+    cluster->Advance(seconds(1) + milliseconds(200));
+    ASSERT_THAT(cluster->EventsOf("trainer_killed"), SizeIs(num_killed + 1));
+    ASSERT_TRUE(BothRun(*cluster));
+    cluster->Advance(seconds(3) + milliseconds(100 * i));
+  }
+}
+
 TEST(RunMachine, AllWaitingFormsAnotherGenerationWithoutAKill) {
   auto cluster = Running();
   cluster->Advance(seconds(1));
@@ -448,10 +519,11 @@ TEST(RunMachine, AResumeThatOvertakesThePauseLeavesTheRunRunning) {
 TEST(RunMachine, ACheckpointIsTakenOnCommand) {
   auto cluster = Running();
   ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().Status().step() == 3; }));
+  const int64_t done = cluster->trainer("a").iteration;
   ASSERT_TRUE(cluster->Command(RunCommand::kCheckpoint).ok());
   ASSERT_TRUE(
       cluster->AdvanceUntil([&] { return cluster->machine().num_checkpoints() == 1; }, seconds(1)));
-  EXPECT_THAT(cluster->machine().Status().last_checkpoint().step(), 4);
+  EXPECT_THAT(cluster->machine().Status().last_checkpoint().step(), done + 1);
 }
 
 TEST(RunMachine, AMemberThatHearsLateOfACheckpointThatAllHaveTakenAsksForNoOther) {

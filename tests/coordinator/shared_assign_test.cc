@@ -11,7 +11,8 @@ TEST(SharedAssign, IsTheSameMessageOnTheWire) {
   assign.set_term(3);
   assign.set_generation(1'000'000);
   assign.set_source_loads(true);
-  for (int i = 0; i < 300; ++i) assign.add_members()->set_worker_id(std::to_string(i));
+  assign.set_members(std::string(1000, '\xff'));
+  for (int i = 0; i < 300; ++i) assign.add_receiver_ranks(i);
   const auto shared = std::make_shared<const SharedAssign>(assign);
   for (const int rank : {0, 1, 127, 128, 299}) {
     for (const int64_t incarnation : {int64_t{0}, int64_t{1}, int64_t{1} << 60, int64_t{-1}}) {

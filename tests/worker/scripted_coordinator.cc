@@ -57,6 +57,7 @@ grpc::Status ScriptedCoordinator::Session(grpc::ServerContext* context, Stream* 
     v1::CoordinatorMessage welcome;
     welcome.mutable_welcome()->set_run_id(options_.run_id);
     welcome.mutable_welcome()->set_term(options_.term);
+    welcome.mutable_welcome()->set_heartbeat_seconds(options_.heartbeat_seconds);
     stream->Write(welcome);
     stream_ = stream;
     context_ = context;
@@ -70,6 +71,7 @@ grpc::Status ScriptedCoordinator::Session(grpc::ServerContext* context, Stream* 
     if (message.has_heartbeat()) {
       v1::CoordinatorMessage answer;
       answer.mutable_acknowledge()->set_sequence(acknowledged_);
+      answer.mutable_acknowledge()->set_heartbeat_seconds(options_.heartbeat_seconds);
       stream->Write(answer);
     }
     messages_.push_back(message);

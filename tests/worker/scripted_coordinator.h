@@ -31,6 +31,7 @@ class ScriptedCoordinator final : public v1::WorkerSession::Service {
     bool writes_file = true;                  // coordinator.json
     bool reads = true;                        // what comes after hello
     grpc::Status refusal = grpc::Status::OK;  // of every hello
+    double heartbeat_seconds = 0;             // that it asks for; 0: does not
     std::string address = "127.0.0.1:0";
   };
 

@@ -140,6 +140,43 @@ TEST(TrainerView, SilenceIsMeasuredFromActivityAlone) {
   EXPECT_EQ(HelloOf(view).iteration(), 9);
 }
 
+v1::TrainerMessage In(v1::Activity::Section section, double seconds_in_it, double limit_s) {
+  v1::TrainerMessage message;
+  message.mutable_activity()->set_section(section);
+  message.mutable_activity()->set_section_seconds(seconds_in_it);
+  message.mutable_activity()->set_section_limit_seconds(limit_s);
+  return message;
+}
+
+TEST(TrainerView, IsInDoubtWhileItIsSilentOrOverItsLimit) {
+  TrainerView view = Running();
+  EXPECT_FALSE(view.IsInDoubt(kStart + seconds(100)));  // it starts: nothing was heard of it yet
+  view.OnMessage(In(v1::Activity::SECTION_COMPUTE, 2, 3), kStart);
+  EXPECT_FALSE(view.IsInDoubt(kStart + seconds(1)));
+  EXPECT_TRUE(view.IsInDoubt(kStart + seconds(2)));
+  view.OnMessage(In(v1::Activity::SECTION_COMPUTE, 4, 3), kStart + seconds(2));
+  EXPECT_TRUE(view.IsInDoubt(kStart + seconds(2)));
+  view.OnMessage(In(v1::Activity::SECTION_EXCHANGE, 400, 0), kStart + seconds(2));
+  EXPECT_FALSE(view.IsInDoubt(kStart + seconds(2)));
+  view.OnExited();
+  EXPECT_FALSE(view.IsInDoubt(kStart + seconds(100)));
+}
+
+TEST(TrainerView, AHeartbeatCarriesTheNewestActivity) {
+  TrainerView view;
+  v1::Heartbeat heartbeat;
+  view.FillHeartbeat(heartbeat, kStart);
+  EXPECT_EQ(heartbeat.trainer_incarnation(), 0);
+  EXPECT_FALSE(heartbeat.has_activity());
+  view = Running();
+  view.OnMessage(In(v1::Activity::SECTION_DATA, 1, 3), kStart);
+  view.OnMessage(In(v1::Activity::SECTION_COMPUTE, 2, 3), kStart);
+  view.FillHeartbeat(heartbeat, kStart + seconds(5));
+  EXPECT_EQ(heartbeat.trainer_incarnation(), 77);
+  EXPECT_EQ(heartbeat.trainer_silent_seconds(), 5);
+  EXPECT_EQ(heartbeat.activity().section(), v1::Activity::SECTION_COMPUTE);
+}
+
 TEST(TrainerView, ABrokenCommunicatorIsToldAgainUntilANewerGeneration) {
   TrainerView view = Running();
   v1::TrainerMessage failed;

@@ -1,6 +1,7 @@
 // Whole albef-worker processes and the coordinator's script (scripted_coordinator.h).
 #include <gmock/gmock.h>
 
+#include "common/clock.h"
 #include "tests/worker/worker_process.h"
 
 namespace albef {
@@ -48,8 +49,10 @@ TEST_F(WorkerProcess, StartsATrainerAndCarriesWhatIsSaidBothWays) {
   // Asked again (the answer may have been lost) it starts no second one.
   coordinator.Start();
   EXPECT_EQ(coordinator.WaitForTrainerStarted().incarnation(), trainer.incarnation());
-  const auto heartbeat =
-      coordinator.WaitFor("heartbeat", [](const auto& message) { return message.has_heartbeat(); });
+  const auto heartbeat = coordinator.WaitFor("heartbeat", [](const auto& message) {
+    return message.has_heartbeat() && message.heartbeat().activity().generation() == 3;
+  });
+  EXPECT_EQ(heartbeat.heartbeat().trainer_incarnation(), trainer.incarnation());
   EXPECT_LT(heartbeat.heartbeat().trainer_silent_seconds(), 2);
 }
 
@@ -117,6 +120,25 @@ TEST_F(WorkerProcess, NoticesAStoppedTrainerByItsSilence) {
   kill.mutable_kill_trainer()->set_incarnation(trainer.incarnation());
   coordinator.Send(kill);
   EXPECT_EQ(coordinator.WaitForTrainerExited().signal(), SIGKILL);
+}
+
+TEST_F(WorkerProcess, BeatsAsTheCoordinatorAsksUntilItsTrainerIsInDoubt) {
+  ScriptedCoordinator coordinator({.run_dir = run_dir_, .heartbeat_seconds = 1.5});
+  auto worker = StartWith(coordinator);
+  const v1::TrainerStarted trainer = StartTrainer(coordinator);
+  const auto next = [&] {
+    return coordinator.WaitFor("heartbeat", [](const auto& m) { return m.has_heartbeat(); })
+        .heartbeat();
+  };
+  next();
+  const auto begin = std::chrono::steady_clock::now();
+  next();
+  next();
+  EXPECT_GT(SecondsSince(begin), 2.5);
+  ::kill(static_cast<pid_t>(trainer.pid()), SIGSTOP);
+  v1::Heartbeat heartbeat = next();
+  while (heartbeat.trainer_silent_seconds() < 1) heartbeat = next();
+  EXPECT_LT(next().trainer_silent_seconds() - heartbeat.trainer_silent_seconds(), 1.2);
 }
 
 TEST_F(WorkerProcess, LeavesNoOrphanWhenItIsKilled) {
