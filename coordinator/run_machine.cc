@@ -176,6 +176,7 @@ void RunMachine::OnHello(uint64_t session, const v1::Hello& hello) {
   Send(worker, std::move(message));
   if (HasEnded()) return SendEnd(worker, outcome_.exit_code, outcome_.state, outcome_.reason);
   if (!was_connected) {
+    joined_at_ = now_;
     Record({.kind = "worker_joined",
             .reason = fmt::format("{} pid {}", hello.host(), hello.supervisor_pid()),
             .facts = {{"worker", worker.id}, {"order", hello.order()}}});

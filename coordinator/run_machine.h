@@ -382,6 +382,7 @@ class RunMachine {
   int64_t generation_ = 0;
   int64_t highest_generation_seen_ = 0;  // by any worker, in an earlier term too
   MonotonicTime reattach_until_;         // after a restart of the coordinator
+  MonotonicTime joined_at_;              // when the newest worker came, or came back
   // Of the newest generation that was assigned, by rank.
   std::vector<GenerationMember> members_;
   std::unordered_map<std::string, int> rank_of_;  // by worker

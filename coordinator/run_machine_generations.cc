@@ -15,6 +15,8 @@ namespace albef {
 namespace {
 
 constexpr MonotonicDuration kKillWait = std::chrono::seconds(5);
+// Workers that are alive dial a restarted coordinator several times a second.
+constexpr MonotonicDuration kReattachPause = std::chrono::seconds(2);
 
 bool Has(uint32_t flags, v1::Flag flag) { return (flags & static_cast<uint32_t>(flag)) != 0; }
 
@@ -52,6 +54,17 @@ std::vector<Candidate> RunMachine::Candidates() const {
       }
     }
     candidates.push_back(std::move(candidate));
+  }
+  // Who has not come back to a restarted coordinator is waited for while others still do. Where the
+  // state is there, not longer: most likely it went with the coordinator's host, and if not, it is
+  // admitted later.
+  if (now_ < reattach_until_ && std::any_of(candidates.begin(), candidates.end(),
+                                            [](const Candidate& c) { return c.has_state; })) {
+    for (Candidate& candidate : candidates) {
+      if (!workers_.at(candidate.id).IsConnected()) {
+        candidate.wait_until = std::min(candidate.wait_until, joined_at_ + kReattachPause);
+      }
+    }
   }
   return candidates;
 }
