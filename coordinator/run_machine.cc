@@ -295,7 +295,9 @@ void RunMachine::OnTrainerMessage(RunWorker& worker, const v1::TrainerMessage& m
 void RunMachine::OnCommunicationFailed(const RunWorker& worker,
                                        const v1::CommunicationFailed& failed) {
   const std::optional<int> rank = RankOf(worker);
-  if (failed.generation() != generation_ || !IsGenerationAlive() || !rank.has_value()) return;
+  // Members that come back to a restarted coordinator may have lost one another meanwhile.
+  const bool may_run = IsGenerationAlive() || phase_ == Phase::kRecovering;
+  if (failed.generation() != generation_ || !may_run || !rank.has_value()) return;
   if (failed.has_state_difference()) return OnStateDifference(failed.state_difference());
   Form(FormingCause::kCommunication,
        fmt::format("rank {} ({}): {}", *rank, worker.host, failed.message()));

@@ -88,6 +88,7 @@ void FakeCluster::SayHello(Worker& worker) {
     if (trainer.shard_written) *hello.mutable_shard_written() = *trainer.shard_written;
   }
   ToMachine(worker, std::move(message));
+  if (worker.trainer.has_value() && worker.trainer->has_failed) SayThatCommunicationFailed(worker);
 }
 
 void FakeCluster::Disconnect(const std::string& id) {
@@ -177,6 +178,12 @@ void FakeCluster::FromTrainer(Worker& worker, v1::TrainerMessage message) {
   outer.mutable_from_trainer()->set_incarnation(worker.trainer->incarnation);
   *outer.mutable_from_trainer()->mutable_message() = std::move(message);
   ToMachine(worker, std::move(outer));
+}
+
+void FakeCluster::SayThatCommunicationFailed(Worker& worker) {
+  v1::TrainerMessage message;
+  message.mutable_communication_failed()->set_generation(worker.trainer->generation);
+  FromTrainer(worker, std::move(message));
 }
 
 void FakeCluster::Carry(RunActions actions) {
@@ -367,6 +374,7 @@ void FakeCluster::ReceiveControl(Worker& worker, const v1::ControlMessage& messa
     trainer.prepared = message.prepare().generation();
     trainer.busy_until = now_ + Delay();
     trainer.parked.reset();
+    trainer.has_failed = false;
     trainer.flags = 0;
     trainer.checkpoint_step = -1;
   } else if (message.has_assign() && message.assign().generation() == trainer.prepared) {
@@ -536,9 +544,8 @@ void FakeCluster::Iterate(Worker& worker) {
       if (trainer.failure_noticed_at == MonotonicTime::max()) {
         trainer.failure_noticed_at = now_ + Delay();
       } else if (now_ >= trainer.failure_noticed_at) {
-        v1::TrainerMessage message;
-        message.mutable_communication_failed()->set_generation(trainer.generation);
-        FromTrainer(worker, std::move(message));
+        trainer.has_failed = true;
+        SayThatCommunicationFailed(worker);
         trainer.busy_until = MonotonicTime::max() - std::chrono::hours(1);  // waits for a prepare
       }
       return;

@@ -64,6 +64,7 @@ class FakeCluster {
     MonotonicTime reported_at = {};
     std::optional<v1::Activity> activity = {};  // as last reported
     MonotonicTime failure_noticed_at = MonotonicTime::max();
+    bool has_failed = false;  // has said so; its supervisor says it again after each hello
     bool is_stopped = false;
     bool is_stuck = false;  // in compute, for ever
   };
@@ -147,6 +148,7 @@ class FakeCluster {
   void ToMachine(Worker& worker, v1::WorkerMessage message);
   void FromTrainer(Worker& worker, v1::TrainerMessage message);
   void SayHello(Worker& worker);
+  void SayThatCommunicationFailed(Worker& worker);
   void Receive(Worker& worker, const v1::CoordinatorMessage& message);
   void ReceiveControl(Worker& worker, const v1::ControlMessage& message);
   void Watch(Worker& worker);
