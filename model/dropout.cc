@@ -9,7 +9,6 @@
 #include <cmath>
 #include <cstdint>
 #include <mutex>
-#include <utility>
 
 #include "common/random.h"
 #include "common/simd.h"
