@@ -246,14 +246,15 @@ bool SimulatedFleet::WaitUntil(const std::function<bool(const std::vector<Worker
                                std::chrono::milliseconds limit) {
   const auto deadline = Clock::now() + limit;
   while (true) {
-    // To look at thousands of workers takes a while: not to be what is measured.
+    // To look at thousands of workers takes a while: not to be what is measured. But waiting for
+    // the lock or for a processor is in that time too, and what passes quickly is not to be missed.
     constexpr int kShare = 20;
     const auto begin = Clock::now();
     if (is_true(Workers())) return true;
     const auto end = Clock::now();
     if (end >= deadline) return false;
-    std::this_thread::sleep_for(
-        std::max<Clock::duration>(kShare * (end - begin), std::chrono::milliseconds(1)));
+    std::this_thread::sleep_for(std::clamp<Clock::duration>(
+        kShare * (end - begin), std::chrono::milliseconds(1), std::chrono::milliseconds(50)));
   }
 }
 

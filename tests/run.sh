@@ -67,6 +67,7 @@ trap 'rm -f "$output"' EXIT
 failed=0
 total=0
 summary=()
+failures=()
 for preset in "${preset_list[@]}"; do
   printf '\n== %s: configure and build\n' "$preset"
   definitions=()
@@ -90,6 +91,10 @@ for preset in "${preset_list[@]}"; do
   else
     summary+=("$preset: no tests")
   fi
+  # A line of its list of what failed: "\t524 - Suite.Name (Failed)".
+  while read -r name; do
+    failures+=("$preset: $name")
+  done < <(sed -nE 's/^[[:space:]]+[0-9]+ - (.* \([A-Za-z ]+\)).*$/\1/p' "$output")
   # Other reasons than a failed test: bad arguments, a test program that ctest cannot list.
   if ((status != 0 && preset_failed == 0)); then
     printf 'tests/run.sh: ctest ended with status %d for preset %s\n' "$status" "$preset" >&2
@@ -98,6 +103,7 @@ for preset in "${preset_list[@]}"; do
 done
 printf '\n'
 printf '%s\n' "${summary[@]}"
+if ((${#failures[@]} > 0)); then printf '%s\n' "${failures[@]}"; fi
 if ((total == 0)); then
   printf 'tests/run.sh: no test matched\n' >&2
   exit 1

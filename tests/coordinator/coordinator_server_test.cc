@@ -146,12 +146,6 @@ TEST(CoordinatorServer, RunsFromTheFirstHelloToTheLastStep) {
                         .num_workers = 3,
                         .workers_per_host = 2,
                         .target_step = 20});
-  ASSERT_TRUE(fleet.WaitUntil([](const Views& w) { return AllRun(w, 3); }))
-      << coordinator.Status().reason();
-  const auto workers = coordinator.Call(&v1::Operator::Stub::ListWorkers, v1::ListWorkersRequest());
-  ASSERT_EQ(workers->workers_size(), 3);
-  EXPECT_EQ(workers->workers(1).rank(), 1);
-  EXPECT_EQ(workers->workers(2).host(), "n1");
   ASSERT_TRUE(fleet.WaitUntil([](const Views& w) {
     return std::all_of(w.begin(), w.end(), [](const auto& v) { return v.exit_code == 0; });
   })) << coordinator.Status().reason();
@@ -198,6 +192,21 @@ TEST(CoordinatorServer, TheSameCommandAfterTheEndSaysSoAndChangesNothing) {
   EXPECT_EQ((*ReadOutcome(run_dir.path()))->exit_code, 64);
   EXPECT_THAT((*ReadOutcome(run_dir.path()))->reason, HasSubstr("optimizer.lr"));
   EXPECT_EQ((*ReadLastAttempt(run_dir.path()))->state, "SUCCEEDED");
+}
+
+TEST(CoordinatorServer, ListsWorkersByRankAndHost) {
+  const TemporaryDirectory run_dir;
+  Coordinator coordinator(run_dir.path());
+  SimulatedFleet fleet({.run_dir = run_dir.path(),
+                        .request = Request({}, 3),
+                        .num_workers = 3,
+                        .workers_per_host = 2});
+  ASSERT_TRUE(fleet.WaitUntil([](const Views& w) { return AllRun(w, 3); }))
+      << coordinator.Status().reason();
+  const auto workers = coordinator.Call(&v1::Operator::Stub::ListWorkers, v1::ListWorkersRequest());
+  ASSERT_EQ(workers->workers_size(), 3);
+  EXPECT_EQ(workers->workers(1).rank(), 1);
+  EXPECT_EQ(workers->workers(2).host(), "n1");
 }
 
 TEST(CoordinatorServer, AKilledTrainerIsRestartedAndComesBackToItsPlace) {
