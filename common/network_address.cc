@@ -59,6 +59,13 @@ absl::StatusOr<HostPort> ParseHostPort(std::string_view text) {
       text));
 }
 
+absl::StatusOr<HostPort> ParseServerAddress(std::string_view text) {
+  absl::StatusOr<HostPort> address = ParseHostPort(text);
+  if (address.ok() && address->port > 0) return address;
+  return absl::InvalidArgumentError(fmt::format(
+      "\"{}\" is no HOST:PORT of a server; RUN_DIR/coordinator.json holds the present one", text));
+}
+
 std::string ToString(const HostPort& address) {
   const bool is_v6 = address.host.find(':') != std::string::npos;
   return is_v6 ? fmt::format("[{}]:{}", address.host, address.port)

@@ -20,6 +20,9 @@ struct HostPort {
 // "HOST:PORT" or "[V6]:PORT", as on a command line. INVALID_ARGUMENT says what the form is.
 absl::StatusOr<HostPort> ParseHostPort(std::string_view text);
 
+// As ParseHostPort, for a server that runs already: port 0 is refused, too.
+absl::StatusOr<HostPort> ParseServerAddress(std::string_view text);
+
 // The inverse.
 std::string ToString(const HostPort& address);
 

@@ -2,10 +2,8 @@
 
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
-#include <sys/stat.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <utility>
 
@@ -18,6 +16,7 @@
 #include "common/log.h"
 #include "common/resources.h"
 #include "common/status_macros.h"
+#include "coordinator/committed_checkpoint.h"
 #include "formats/tensor.h"
 
 namespace albef {
@@ -127,11 +126,7 @@ absl::Status CheckpointCommitter::Scan() {
   }
   RETURN_IF_ERROR(store_->CleanUp(alive));
   for (const int64_t step : catalogue.committed) {
-    const auto describe = [&]() -> absl::StatusOr<v1::Checkpoint> {
-      ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(store_->root() / StepName(step)));
-      return Describe(step, manifest);
-    };
-    absl::StatusOr<v1::Checkpoint> checkpoint = describe();
+    absl::StatusOr<v1::Checkpoint> checkpoint = DescribeCheckpoint(store_->root(), step);
     if (checkpoint.ok()) {
       checkpoints_.push_back(*std::move(checkpoint));
     } else {
@@ -140,25 +135,6 @@ absl::Status CheckpointCommitter::Scan() {
     }
   }
   return absl::OkStatus();
-}
-
-absl::StatusOr<v1::Checkpoint> CheckpointCommitter::Describe(int64_t step,
-                                                             const Manifest& manifest) const {
-  const fs::path folder = store_->root() / StepName(step);
-  const fs::path path = folder / kManifestName;
-  struct stat info;
-  if (::stat(path.c_str(), &info) != 0) return ErrnoStatus(errno, "stat", path);
-  v1::Checkpoint checkpoint;
-  checkpoint.set_step(step);
-  checkpoint.set_path(folder.string());
-  checkpoint.set_state_digest(ToHex(manifest.state_digest));
-  int64_t size_bytes = info.st_size;
-  for (const ManifestFile& file : manifest.files)
-    size_bytes += static_cast<int64_t>(file.num_bytes);
-  checkpoint.set_size_bytes(size_bytes);
-  checkpoint.set_committed_unix_seconds(static_cast<double>(info.st_mtim.tv_sec) +
-                                        1e-9 * static_cast<double>(info.st_mtim.tv_nsec));
-  return checkpoint;
 }
 
 void CheckpointCommitter::SetRetention(const RetentionPolicy& policy) {
@@ -243,7 +219,7 @@ run_event::CheckpointFinished CheckpointCommitter::Carry(
     begin = std::chrono::steady_clock::now();
     ASSIGN_OR_RETURN(const LoadedCheckpoint loaded, store_->Load(checkpoint.id.step));
     finished.verify_seconds = SecondsSince(begin);
-    return Describe(checkpoint.id.step, loaded.manifest());
+    return DescribeCheckpoint(store_->root(), checkpoint.id.step, loaded.manifest());
   };
   absl::StatusOr<v1::Checkpoint> committed = commit();
   finished.status = committed.status();

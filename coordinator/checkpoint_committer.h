@@ -69,7 +69,6 @@ class CheckpointCommitter {
   void Push(std::function<void()> task);
   void Thread();
   run_event::CheckpointFinished Carry(const run_action::CommitCheckpoint& checkpoint);
-  absl::StatusOr<v1::Checkpoint> Describe(int64_t step, const Manifest& manifest) const;
   void Remember(v1::Checkpoint checkpoint);
 
   const Options options_;

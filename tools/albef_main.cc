@@ -8,6 +8,7 @@
 
 #include "common/exit_code.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 
 namespace albef {
 
@@ -34,9 +35,9 @@ ExitCode Main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? ExitCode::kDone : ExitCode::kUsage;
+    return FinishOutput(ReportParseError(app, error), "albef");
   }
-  return chosen();
+  return FinishOutput(chosen(), "albef");
 }
 
 }  // namespace

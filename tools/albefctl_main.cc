@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <exception>
@@ -10,27 +9,25 @@
 #include <utility>
 
 #include "common/exit_code.h"
+#include "common/network_address.h"
 #include "tools/albefctl.h"
+#include "tools/command_line.h"
 
 namespace albef {
 namespace {
 
 // CLI11's way: empty for a good value.
 std::string CheckAddress(const std::string& text) {
-  const size_t colon = text.rfind(':');
-  int port = 0;
-  const char* end = text.data() + text.size();
-  if (colon == std::string::npos || colon == 0 ||
-      std::from_chars(text.data() + colon + 1, end, port).ptr != end || port < 1 || port > 65535) {
-    return fmt::format("\"{}\" is not HOST:PORT", text);
-  }
-  return {};
+  const auto address = ParseServerAddress(text);
+  return address.ok() ? std::string() : std::string(address.status().message());
 }
 
-int Main(int argc, char** argv) {
+ExitCode Main(int argc, char** argv) {
   CLI::App app("Shows and steers a pretraining run.", "albefctl");
   app.footer(
-      "Exit codes: 0; 1 nobody answers, or the coordinator refuses; 64 usage; watch: that of the "
+      "Exit codes: 0; 1 nobody answers, or the coordinator refuses; 64 usage; 74 the output cannot "
+      "be "
+      "written; watch: that of the "
       "run.");
   app.require_subcommand(1);
   app.fallthrough();  // options may follow the command
@@ -75,7 +72,7 @@ int Main(int argc, char** argv) {
       throw CLI::RequiredError("which run? --run-dir DIR (or --coordinator HOST:PORT)");
     }
   } catch (const CLI::ParseError& error) {
-    return static_cast<int>(app.exit(error) == 0 ? ExitCode::kDone : ExitCode::kUsage);
+    return FinishOutput(ReportParseError(app, error), "albefctl");
   }
   if (!run_dir.empty()) options.location.run_dir = run_dir;
   if (!coordinator.empty()) options.location.coordinator = coordinator;
@@ -83,7 +80,8 @@ int Main(int argc, char** argv) {
   if (timeout_s > 0) {
     options.timeout = std::chrono::milliseconds(std::llround(std::ceil(timeout_s * 1000)));
   }
-  return RunCtl(options, CtlOutput::ForStandardStreams());
+  const int code = RunCtl(options, CtlOutput::ForStandardStreams());
+  return FinishOutput(static_cast<ExitCode>(code), "albefctl");
 }
 
 }  // namespace
@@ -91,7 +89,7 @@ int Main(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
-    return albef::Main(argc, argv);
+    return static_cast<int>(albef::Main(argc, argv));
   } catch (const std::exception& error) {
     fmt::print(stderr, "albefctl: {}\n", error.what());
     return static_cast<int>(albef::ExitCode::kOther);

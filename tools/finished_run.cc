@@ -3,12 +3,11 @@
 #include <sys/stat.h>
 
 #include <string>
-#include <string_view>
+#include <utility>
 
 #include "checkpoint/catalogue.h"
-#include "checkpoint/loaded_checkpoint.h"
-#include "checkpoint/manifest.h"
 #include "common/status_macros.h"
+#include "coordinator/committed_checkpoint.h"
 #include "coordinator/coordinator_file.h"
 #include "coordinator/recorder.h"
 #include "coordinator/run_log_messages.h"
@@ -69,21 +68,9 @@ absl::StatusOr<v1::ListCheckpointsResponse> ReadCheckpoints(const fs::path& run_
   if (!fs::exists(root, no_error)) return response;
   ASSIGN_OR_RETURN(const Catalogue catalogue, ScanCheckpoints(root));
   for (const int64_t step : catalogue.committed) {
-    const fs::path folder = root / StepName(step);
-    const absl::StatusOr<Manifest> manifest = ReadManifest(folder);
-    if (!manifest.ok()) continue;  // damaged, or just deleted
-    v1::Checkpoint& checkpoint = *response.add_checkpoints();
-    checkpoint.set_step(step);
-    checkpoint.set_path(folder.string());
-    checkpoint.set_state_digest(ToHex(manifest->state_digest));
-    int64_t size_bytes = 0;
-    for (const ManifestFile& file : manifest->files) {
-      size_bytes += static_cast<int64_t>(file.num_bytes);
-    }
-    checkpoint.set_size_bytes(size_bytes);
-    // The manifest is written last.
-    checkpoint.set_committed_unix_seconds(
-        static_cast<double>(WrittenAt(folder / kManifestName).value_or(0)) / 1e9);
+    auto checkpoint = DescribeCheckpoint(root, step);
+    if (!checkpoint.ok()) continue;  // damaged, or just deleted
+    *response.add_checkpoints() = *std::move(checkpoint);
   }
   return response;
 }

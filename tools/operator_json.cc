@@ -29,19 +29,20 @@ Json ToJson(const v1::Checkpoint& checkpoint) {
 }
 
 Json ToJson(const v1::StepReport& step) {
-  return {{"step", step.step()},
-          {"epoch", step.epoch()},
-          {"loss_mlm", step.loss_mlm()},
-          {"loss_itc", step.loss_itc()},
-          {"loss_itm", step.loss_itm()},
-          {"loss", step.loss_mlm() + step.loss_itc() + step.loss_itm()},
-          {"lr", step.lr()},
-          {"temp", step.temp()},
-          {"alpha", step.alpha()},
-          {"samples_per_second", step.samples_per_second()},
-          {"seconds_per_step", step.seconds_per_step()},
-          {"data_wait_ratio", step.data_wait_ratio()},
-          {"skipped", step.skipped()}};
+  return {
+      {"step", step.step()},
+      {"epoch", step.epoch()},
+      {"loss_mlm", step.loss_mlm()},
+      {"loss_itc", step.loss_itc()},
+      {"loss_itm", step.loss_itm()},
+      {"loss", step.loss_mlm() + step.loss_itc() + step.loss_itm()},
+      {"lr", step.lr()},
+      {"temp", step.temp()},
+      {"alpha", step.alpha()},
+      {"samples_per_second", step.samples_per_second()},
+      {"seconds_per_step", step.seconds_per_step() > 0 ? Json(step.seconds_per_step()) : Json()},
+      {"data_wait_ratio", step.data_wait_ratio()},
+      {"skipped", step.skipped()}};
 }
 
 Json ToJson(const v1::Worker& worker) {
@@ -62,12 +63,14 @@ Json ToJson(const v1::Worker& worker) {
 }  // namespace
 
 std::string StatusJson(const v1::RunStatus& status, JsonLayout layout) {
+  // The files of an ended run do not say everything.
+  const bool is_from_coordinator = status.term() > 0;
   Json json = {
       {"run_id", TextOrNull(status.run_id())},
       {"run_dir", TextOrNull(status.run_dir())},
       {"state", StateName(status.state())},
       {"reason", status.reason()},
-      {"state_seconds", status.state_seconds()},
+      {"state_seconds", is_from_coordinator ? Json(status.state_seconds()) : Json()},
       {"term", status.term()},
       {"generation", status.generation()},
       {"step", status.step()},
@@ -76,7 +79,7 @@ std::string StatusJson(const v1::RunStatus& status, JsonLayout layout) {
       {"spares", status.num_spares()},
       {"virtual_ranks", status.virtual_ranks() > 0 ? Json(status.virtual_ranks()) : Json()},
       {"efficiency", status.efficiency() > 0 ? Json(status.efficiency()) : Json()},
-      {"recoveries", status.recoveries()}};
+      {"recoveries", is_from_coordinator ? Json(status.recoveries()) : Json()}};
   json["last_step"] = status.has_last_step() ? ToJson(status.last_step()) : Json();
   json["last_checkpoint"] =
       status.has_last_checkpoint() ? ToJson(status.last_checkpoint()) : Json();

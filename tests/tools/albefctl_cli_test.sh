@@ -12,11 +12,15 @@ for command in status watch workers checkpoints checkpoint pause resume drain st
   prints "  $command "
 done
 expect 64 "$albefctl"
+prints 'subcommand is required'
 expect 64 "$albefctl" nonsense --run-dir run
+prints 'unknown command "nonsense"; commands: status, watch, workers'
+expect 64 "$albefctl" --nonsense
+prints 'unknown option "--nonsense"'
 expect 64 "$albefctl" status
 prints '--run-dir'
 expect 64 "$albefctl" status --coordinator here
-prints 'HOST:PORT'
+prints '"here" is no HOST:PORT'
 expect 64 "$albefctl" status --coordinator host:70000
 expect 64 "$albefctl" status --run-dir run --timeout 0
 expect 64 "$albefctl" stop extra --run-dir run
@@ -36,6 +40,8 @@ expect 0 "$albefctl" status --json --run-dir run
 prints '"exit_code": 75'
 expect 0 "$albefctl" --run-dir run checkpoints
 prints 'no checkpoints'
+expect 74 bash -c 'exec "$1" status --run-dir run >/dev/full' - "$albefctl"
+prints 'No space left on device'
 expect 75 "$albefctl" --run-dir run watch
 prints 'SIGTERM'
 expect 1 "$albefctl" --run-dir run pause

@@ -237,8 +237,9 @@ TEST(OperatorJson, TheExitCodeIsThereOnceTheRunHasEnded) {
 
 TEST(OperatorJson, WhatIsNotKnownIsNull) {
   const Json json = Json::parse(StatusJson({}));
-  for (const char* key : {"run_id", "run_dir", "target_step", "virtual_ranks", "efficiency",
-                          "last_step", "last_checkpoint", "exit_code", "state_digest"}) {
+  for (const char* key :
+       {"run_id", "run_dir", "target_step", "virtual_ranks", "efficiency", "state_seconds",
+        "recoveries", "last_step", "last_checkpoint", "exit_code", "state_digest"}) {
     ASSERT_TRUE(json.contains(key)) << key;
     EXPECT_TRUE(json[key].is_null()) << key;
   }
