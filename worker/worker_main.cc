@@ -4,14 +4,17 @@
 // Environment:
 //   ALBEF_HOST      what the run calls this machine, instead of its name: for tests with several
 //                   "hosts" on one machine
-//   ALBEF_EXIT_DIR  a folder where the exit code is left in a file <order>, for
-//                   deploy/mpirun/pretrain.sh: mpirun itself does not pass it on
+//   ALBEF_EXIT_DIR  a folder where the exit code is left as an empty file <order>=<code>, for
+//                   deploy/mpirun/pretrain.sh: mpirun itself does not pass it on, and a name still
+//                   finds room on a disk that is full
+#include <fcntl.h>
 #include <sched.h>
 #include <spdlog/spdlog.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -21,6 +24,7 @@
 #include "common/config.h"
 #include "common/exit_code.h"
 #include "common/fault_point.h"
+#include "common/file.h"
 #include "common/format_absl.h"
 #include "common/log.h"
 #include "common/network_address.h"
@@ -92,7 +96,7 @@ fs::path Sibling(const char* program) {
 absl::Status CheckRunDirectory(const fs::path& run_dir) {
   RETURN_IF_ERROR(CreateDirectories(run_dir / "logs"));
   if (::access(run_dir.c_str(), R_OK | W_OK | X_OK) != 0) {
-    return ErrnoStatus(errno, "use --run-dir", run_dir);
+    return ErrnoStatus(errno, "use as --run-dir", run_dir);
   }
   return absl::OkStatus();
 }
@@ -112,6 +116,13 @@ Preparation Prepare(const Arguments& arguments) {
   absl::StatusOr<RunConfig> config = LoadRunConfig(
       arguments.config_path, {.overrides = arguments.overrides, .device = arguments.device});
   if (!config.ok()) return refuse(ExitCode::kUsage, config.status());
+  if (!arguments.coordinator.empty()) {
+    if (const auto address = ParseServerAddress(arguments.coordinator); !address.ok()) {
+      return refuse(ExitCode::kUsage,
+                    absl::InvalidArgumentError(
+                        fmt::format("--coordinator: {}", std::string(address.status().message()))));
+    }
+  }
   if (!arguments.advertise.empty()) {
     if (const auto host = ResolveAdvertised(arguments.advertise); !host.ok()) {
       return refuse(ExitCode::kUsage, host.status());
@@ -150,9 +161,15 @@ void WarnAboutBinding() {
 void LeaveExitCode(int64_t order, int exit_code) {
   const char* folder = std::getenv("ALBEF_EXIT_DIR");
   if (folder == nullptr || *folder == '\0') return;
-  const absl::Status status =
-      WriteFileAtomic(fs::path(folder) / std::to_string(order), std::to_string(exit_code) + "\n");
-  if (!status.ok()) spdlog::warn("{}", status.message());
+  const fs::path path = fs::path(folder) / fmt::format("{}={}", order, exit_code);
+  const FileDescriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+  if (!file.valid()) spdlog::warn("{}", ErrnoStatus(errno, "create", path).message());
+}
+
+// A coordinator that somebody else started has another working directory.
+std::string ResumeFromAnywhere(const std::string& resume) {
+  const bool is_path = !resume.empty() && resume != "auto" && resume != "never";
+  return is_path ? fs::absolute(resume).string() : resume;
 }
 
 Supervisor::Options SupervisorOptions(const Arguments& arguments, const Launch& launch,
@@ -180,7 +197,7 @@ Supervisor::Options SupervisorOptions(const Arguments& arguments, const Launch& 
       .silence_limit = to_ms(elastic.heartbeat_limit_s)};
   options.past.newest_term = launch.stale_term;
   options.run_request.set_config_yaml(ResolvedYaml(preparation.config));
-  options.run_request.set_resume(arguments.resume);
+  options.run_request.set_resume(ResumeFromAnywhere(arguments.resume));
   options.run_request.set_device(arguments.device);
   options.run_request.set_expected_workers(launch.expected_workers);
   if (!arguments.advertise.empty()) {

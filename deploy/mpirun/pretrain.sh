@@ -67,7 +67,9 @@ if ! mkdir -p "$run_dir" || ! run_dir=$(cd "$run_dir" && pwd) ||
   say "$run_dir cannot be written"
   exit 74
 fi
-trap 'rm -rf "$exits"' EXIT
+# Of this script alone, not where the run may fill the disk.
+scratch=$(mktemp)
+trap 'rm -rf "$exits" "$scratch"' EXIT
 
 # What follows is asked again and again while signals may come, and bash 5.2 mixes up a trap with a
 # command substitution that it is reading: so there is none, answers come in variables and files.
@@ -76,8 +78,8 @@ trap 'rm -rf "$exits"' EXIT
 # Left alone when stat fails, which it also does when a signal ends it.
 identity=
 identify_outcome() {
-  if stat -c '%i %s %y' "$run_dir/outcome.json" >"$exits/.outcome" 2>/dev/null; then
-    read -r identity <"$exits/.outcome" || true
+  if stat -c '%i %s %y' "$run_dir/outcome.json" >"$scratch" 2>/dev/null; then
+    read -r identity <"$scratch" || true
   fi
 }
 identify_outcome
@@ -91,10 +93,9 @@ has_ended() {
 find_gravest_code() {
   local file left wanted codes=' '
   code=
-  for file in "$exits"/*; do
+  for file in "$exits"/*=*; do
     [[ -e $file ]] || continue
-    read -r left <"$file" || true
-    codes+="$left "
+    codes+="${file##*=} "
   done
   for wanted in 64 74 130 93 75; do
     if [[ $codes == *" $wanted "* ]]; then
@@ -173,10 +174,8 @@ wait "$mpirun" 2>/dev/null || true
 
 trap '' USR2 TERM INT
 find_gravest_code
-first=
-if [[ -e $exits/0 ]]; then read -r first <"$exits/0" || true; fi
 # Where the first worker was refused, an outcome is that of another job in this directory.
-if [[ $first != 64 ]] && has_ended; then
+if [[ ! -e $exits/0=64 ]] && has_ended; then
   code=$(sed -nE 's/.*"exit_code": *([0-9]+).*/\1/p' "$run_dir/outcome.json" | head -n 1)
 fi
 # Before there were workers that could have said so.

@@ -1,5 +1,6 @@
 """deploy/mpirun/pretrain.sh and albef-worker under a real mpirun, with probes in the places of trainer and
 coordinator (tests/worker/*_probe.cc). Arguments: the folder of albef-worker and the probes."""
+import contextlib
 import json
 import os
 import pathlib
@@ -105,6 +106,18 @@ class MpirunTest(unittest.TestCase):
     def test_a_coordinator_that_is_refused_ends_all(self):
         (self.run_dir / "script").write_text("exit 64\n")
         self.expect_exit(self.start(), 64)
+
+    def test_a_full_disk_hides_no_exit_code(self):
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", self.run_dir], check=False,
+                          stderr=subprocess.DEVNULL).returncode != 0:
+            self.skipTest("mounts are not allowed here")
+        self.addCleanup(subprocess.run, ["umount", "--lazy", self.run_dir], check=True)
+        (self.run_dir / "script").write_text("exit 74\n")
+        with contextlib.suppress(OSError), (self.run_dir / "full").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        self.expect_exit(self.start(), 74)
+        self.assertNotIn("cannot create", self.stderr())
 
     def test_the_outcome_of_another_job_is_not_that_of_one_that_was_refused(self):
         (self.run_dir / "script").write_text("exit 64\n")

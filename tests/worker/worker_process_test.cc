@@ -264,6 +264,8 @@ TEST_F(WorkerProcess, UsageErrorsEndItBeforeAnythingIsStarted) {
   EXPECT_EQ(WaitForExit(*Start({"--device", "tpu"})), (ChildExit{.exit_code = 64}));
   EXPECT_EQ(WaitForExit(*Start({"--set", "batch_size=none"})), (ChildExit{.exit_code = 64}));
   EXPECT_THAT(Log(), HasSubstr("batch_size"));
+  EXPECT_EQ(WaitForExit(*Start({"--coordinator", "n1"})), (ChildExit{.exit_code = 64}));
+  EXPECT_THAT(Log(), HasSubstr("--coordinator: \"n1\" is no HOST:PORT"));
   EXPECT_TRUE(CoordinatorStarts().empty());
 }
 
