@@ -120,12 +120,4 @@ int NumGradientArenas(const Slice& slice) {
   return arenas;
 }
 
-double SliceEfficiency(const std::vector<Slice>& slices) {
-  int64_t largest = 0;
-  for (const Slice& slice : slices) largest = std::max(largest, slice.ranks.size());
-  if (largest == 0) return 0;
-  return static_cast<double>(slices.back().ranks.end) /
-         static_cast<double>(largest * static_cast<int64_t>(slices.size()));
-}
-
 }  // namespace albef

@@ -43,10 +43,6 @@ absl::StatusOr<std::vector<Slice>> DivideRanks(int64_t virtual_ranks, int64_t wo
 // sums and the stack of the one in progress.
 int NumGradientArenas(const Slice& slice);
 
-// Share of the workers' time that a step uses, as they all wait for the largest slice:
-// V / (R · largest slice). 0 for no slices.
-double SliceEfficiency(const std::vector<Slice>& slices);
-
 }  // namespace albef
 
 #endif  // ALBEF_COMM_SLICES_H_

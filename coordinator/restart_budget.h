@@ -38,7 +38,6 @@ class RestartBudget {
   void OnProgress() { num_without_progress_ = 0; }
 
   bool IsExhausted() const { return is_exhausted_; }
-  int num_without_progress() const { return num_without_progress_; }
   MonotonicTime restart_at() const { return restart_at_; }
 
  private:

@@ -132,7 +132,6 @@ class RunDriver {
     Ticket ticket;
     std::function<void(const v1::RunStatus&, bool)> on_status;
     std::string newest;  // as sent, without what changes by itself
-    MonotonicTime sent_at;
   };
 
   explicit RunDriver(Options options);

@@ -29,7 +29,6 @@ class SqliteDatabase {
    public:
     explicit Row(sqlite3_stmt* statement) : statement_(statement) {}
     int64_t Integer(int column) const { return sqlite3_column_int64(statement_, column); }
-    double Real(int column) const { return sqlite3_column_double(statement_, column); }
     std::string Text(int column) const;
     bool IsNull(int column) const { return sqlite3_column_type(statement_, column) == SQLITE_NULL; }
 

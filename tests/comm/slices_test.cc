@@ -77,8 +77,6 @@ TEST(Slices, AreContiguousListsOfMaximalWholeSubtrees) {
       }
       ASSERT_EQ(next, virtual_ranks);
       ASSERT_EQ(largest, (virtual_ranks + workers - 1) / workers);
-      ASSERT_DOUBLE_EQ(SliceEfficiency(*slices),
-                       static_cast<double>(virtual_ranks) / static_cast<double>(workers * largest));
     }
   }
 }
@@ -110,7 +108,6 @@ TEST(Slices, FiveRanksOnTwoWorkersSplitWhereTheTreeDoes) {
   ASSERT_TRUE(slices.ok()) << slices.status();
   EXPECT_THAT((*slices)[0].subtrees, ElementsAre(RankRange{0, 2}));
   EXPECT_THAT((*slices)[1].subtrees, ElementsAre(RankRange{2, 4}, RankRange{4, 5}));
-  EXPECT_DOUBLE_EQ(SliceEfficiency(*slices), 5.0 / 6);
 }
 
 TEST(Slices, CountTheArenasOfAStackThatKeepsFinishedSubtrees) {
