@@ -72,6 +72,10 @@ int64_t Size(const Chosen& chosen) { return static_cast<int64_t>(chosen.size());
 
 }  // namespace
 
+std::string CountWorkers(int64_t count) {
+  return fmt::format("{} worker{}", count, count == 1 ? "" : "s");
+}
+
 MembershipDecision DecideMembership(std::span<const Candidate> candidates,
                                     const MembershipPolicy& policy, const FormingFacts& facts,
                                     MonotonicTime now) {
@@ -111,7 +115,7 @@ MembershipDecision DecideMembership(std::span<const Candidate> candidates,
                                   num_expected - Size(ready), num_expected));
         }
       } else {
-        return Wait(fmt::format("{} workers have joined, waiting for more", ready.size()));
+        return Wait(fmt::format("{} joined, waiting for more", CountWorkers(Size(ready))));
       }
     }
   }
@@ -135,7 +139,8 @@ MembershipDecision DecideMembership(std::span<const Candidate> candidates,
   MembershipDecision decision{.is_formed = true, .members = {}, .spares = {}, .reason = {}};
   for (const Candidate* candidate : members) decision.members.push_back(candidate->id);
   for (size_t i = num_members; i < ready.size(); ++i) decision.spares.push_back(ready[i]->id);
-  decision.reason = fmt::format("{} workers take part", decision.members.size());
+  decision.reason =
+      fmt::format("{} take{} part", CountWorkers(Size(members)), Size(members) == 1 ? "s" : "");
   if (!decision.spares.empty()) {
     decision.reason += fmt::format(", {} spare", decision.spares.size());
   }

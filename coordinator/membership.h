@@ -57,6 +57,9 @@ struct Candidate {
   std::string condition = {};      // "exited with signal 9, restarting"
 };
 
+// "1 worker", "4 workers": for reasons.
+std::string CountWorkers(int64_t count);
+
 struct MembershipDecision {
   bool is_formed = false;            // false: wait, `members` is empty
   std::vector<std::string> members;  // by rank

@@ -31,7 +31,7 @@ struct Outcome {
   std::string state = {};  // SUCCEEDED, FAILED, PREEMPTED or STOPPED
   std::string reason = {};
   int exit_code = 0;
-  std::string state_digest = {};  // empty where the state is lost
+  std::string state_digest = {};  // of the state after `step`; empty where no checkpoint holds it
   int64_t step = 0;
 
   bool operator==(const Outcome&) const = default;
@@ -53,7 +53,8 @@ class Recorder final : public RunLog {
   void RecordBadSample(std::string json) override;
 
   // Replaces outcome.json. The one record whose loss is an error. `before`: how the attempt before
-  // ended, where this one was refused and thus changes nothing about it.
+  // ended, where this one was refused and thus changes nothing about it: step and digest are still
+  // those, state and reason say that the newest start was refused.
   absl::Status RecordOutcome(const Outcome& outcome, const std::optional<Outcome>& before = {});
 
   // The newest step in metrics.jsonl; nullopt while there is none.

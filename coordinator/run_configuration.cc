@@ -23,6 +23,20 @@ MonotonicDuration Seconds(double seconds) {
   return std::chrono::duration_cast<MonotonicDuration>(std::chrono::duration<double>(seconds));
 }
 
+std::string_view NameOf(StartAction action) {
+  switch (action) {
+    case StartAction::kNew:
+      return "new";
+    case StartAction::kImport:
+      return "import";
+    case StartAction::kContinue:
+      return "continue";
+    case StartAction::kAlreadyDone:
+      break;
+  }
+  return "none";
+}
+
 v1::StartAction ActionOf(StartAction action) {
   switch (action) {
     case StartAction::kNew:
@@ -100,7 +114,7 @@ std::variant<run_event::Configured, run_event::NotConfigured> PrepareRun(
   spdlog::info(
       "run prepared run_dir={} action={} target_step={} epochs={} steps_per_epoch={} "
       "virtual_ranks={} batch_size={} pairs={} threads={} device={} duration_s={:.2f}",
-      LogValue(run_dir.string()), v1::StartAction_Name(ActionOf(setup->action)), setup->target_step,
+      LogValue(run_dir.string()), NameOf(setup->action), setup->target_step,
       config.schedular.epochs, setup->plan.steps_per_epoch(), setup->plan.virtual_ranks(),
       config.batch_size, setup->plan.num_samples(), *config.threads_per_worker, request.device(),
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());

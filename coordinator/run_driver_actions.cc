@@ -140,10 +140,14 @@ void RunDriver::CarryOut(run_action::EndRun& action) {
                  });
   // A refusal changes nothing about how the run stands.
   const bool was_refused = !is_configured_ && action.outcome.state == "FAILED";
-  reports_->Then([this, outcome = action.outcome, was_refused, release = HoldActions()] {
+  reports_->Then([this, outcome = action.outcome, was_refused, release = HoldActions()]() mutable {
     std::optional<Outcome> before;
     if (was_refused) {
       if (auto last = ReadLastAttempt(options_.run_dir); last.ok()) before = *last;
+    }
+    if (before.has_value()) {
+      outcome.step = before->step;
+      outcome.state_digest = before->state_digest;
     }
     constexpr int kTries = 5;
     absl::Status status = recorder_->RecordOutcome(outcome, before);
@@ -157,8 +161,9 @@ void RunDriver::CarryOut(run_action::EndRun& action) {
         if (exit_code_ == 0) exit_code_ = static_cast<int>(ExitCode::kStorage);
       });
     } else {
-      spdlog::info("{} step={} state_digest={} exit_code={} reason={}", outcome.state, outcome.step,
-                   LogValue(outcome.state_digest), outcome.exit_code, LogValue(outcome.reason));
+      spdlog::log(outcome.state == "FAILED" ? spdlog::level::err : spdlog::level::info,
+                  "{} step={} state_digest={} exit_code={} reason={}", outcome.state, outcome.step,
+                  LogValue(outcome.state_digest), outcome.exit_code, LogValue(outcome.reason));
     }
     release();
   });

@@ -76,8 +76,8 @@ RunMachine::RunMachine(Options options, MonotonicTime now)
                                   .condition = "has not come back yet"};
   }
   Enter(Phase::kRecovering,
-        fmt::format("the coordinator was restarted, {} workers run in generation {}",
-                    members_.size(), generation_));
+        fmt::format("the coordinator was restarted, {} in generation {}",
+                    CountWorkers(static_cast<int64_t>(members_.size())), generation_));
 }
 
 RunActions RunMachine::HandleAll(std::span<const RunEvent> events, MonotonicTime now) {

@@ -369,6 +369,7 @@ class RunMachine {
   std::string reason_;
   MonotonicTime reason_since_;
   bool is_reason_logged_ = false;
+  std::string logged_state_;  // of the newest line of the log about it
   MonotonicTime state_since_;
   MonotonicTime phase_since_;
   MonotonicTime waiting_since_;  // of the current forming

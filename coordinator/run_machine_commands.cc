@@ -170,7 +170,9 @@ void RunMachine::EndWithoutBoundary(const std::string& why) {
 
 void RunMachine::Fail(int exit_code, const std::string& reason) {
   Outcome outcome{.state = "FAILED", .reason = reason, .exit_code = exit_code, .step = step_};
-  if (last_checkpoint_.has_value()) outcome.state_digest = last_checkpoint_->state_digest();
+  if (last_checkpoint_.has_value() && last_checkpoint_->step() == step_) {
+    outcome.state_digest = last_checkpoint_->state_digest();
+  }
   End(std::move(outcome));
 }
 
@@ -254,8 +256,14 @@ void RunMachine::SetReason(const std::string& reason) {
 void RunMachine::LogReason() {
   if (is_reason_logged_) return;
   is_reason_logged_ = true;
-  spdlog::info("run state={} generation={} step={} reason={}", StateName(state()), generation_,
-               step_, LogValue(reason_));
+  const bool has_failed = state() == v1::RUN_STATE_FAILED;
+  const std::string now = StateName(state());
+  const std::string change =
+      logged_state_.empty() || logged_state_ == now ? "" : fmt::format(" from={}", logged_state_);
+  spdlog::log(has_failed ? spdlog::level::err : spdlog::level::info,
+              "run state={}{} generation={} step={} reason={}", now, change, generation_, step_,
+              LogValue(reason_));
+  logged_state_ = now;
 }
 
 void RunMachine::Send(const RunWorker& worker, v1::CoordinatorMessage message) {

@@ -325,7 +325,8 @@ void RunMachine::Run() {
   if (is_pause_wanted_ && ending_flag_ == 0) {
     return Enter(Phase::kPaused, fmt::format("paused before step {}", step_ + 1));
   }
-  Enter(Phase::kRunning, fmt::format("{} workers from step {}", members_.size(), step_));
+  Enter(Phase::kRunning,
+        fmt::format("{} from step {}", CountWorkers(static_cast<int64_t>(members_.size())), step_));
   ResumeMembers();
   RaiseFlags(pending_flags_ | ending_flag_);
 }

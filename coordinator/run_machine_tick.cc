@@ -72,7 +72,7 @@ void RunMachine::CheckStart() {
   for (const std::string& id : decision.members) {
     facts.num_workers_on_first_host += workers_.at(id).host == first_host ? 1 : 0;
   }
-  SetReason(fmt::format("{} workers have joined, preparing the run", facts.num_workers));
+  SetReason(fmt::format("{} joined, preparing the run", CountWorkers(facts.num_workers)));
   actions_.push_back(run_action::Configure{facts});
 }
 
@@ -267,9 +267,8 @@ void RunMachine::CheckEnd() {
   }
   if (num_connected > 0 && num_given_up == num_connected) {
     return Fail(static_cast<int>(ExitCode::kFailed),
-                fmt::format("the trainers of all {} workers keep failing, the last on {}; last log "
-                            "lines: {}",
-                            num_connected, condition, last_log_lines_));
+                fmt::format("no trainer stays alive ({}); the last one: {}; last log lines: {}",
+                            CountWorkers(num_connected), condition, last_log_lines_));
   }
   if (num_connected > 0 && num_staying == 0 && ending_flag_ == 0) {
     StartEnding(v1::FLAG_PREEMPT, "all workers leave");

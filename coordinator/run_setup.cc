@@ -58,6 +58,16 @@ absl::Status CheckReduction(const RunRequest& request, const RunConfig& config) 
       (request.run_dir / "config.yaml").string()));
 }
 
+// Found out here, before a trainer starts.
+absl::Status CheckImport(const fs::path& path) {
+  std::error_code no_error;
+  if (fs::exists(path, no_error)) return absl::OkStatus();
+  return absl::NotFoundError(fmt::format(
+      "--resume {}: no such file or folder; it takes auto, never, a checkpoint_XX.pth, a folder "
+      "step-… or a run directory",
+      path.string()));
+}
+
 // Iterations of the whole run: max_steps, or all epochs.
 int64_t TargetStep(const RunConfig& config, int64_t steps_per_epoch) {
   const int64_t all_epochs = config.schedular.epochs * steps_per_epoch;
@@ -111,6 +121,7 @@ absl::StatusOr<RunSetup> RunSetup::Prepare(RunRequest request) {
                                                           .target_step = target_step},
                                                          request.resume));
   if (action == StartAction::kNew) RETURN_IF_ERROR(CheckNewRun(config));
+  if (action == StartAction::kImport) RETURN_IF_ERROR(CheckImport(request.resume.path));
   return RunSetup{.config = std::move(config),
                   .run_dir = std::move(request.run_dir),
                   .lock = std::move(lock),

@@ -42,7 +42,6 @@ absl::Status RestoreNewest(const RunSetup& setup, RunLog& log, TrainState& state
   const Clock::time_point start = Clock::now();
   ASSIGN_OR_RETURN(CheckpointStore::LoadResult result, setup.store->LoadNewestValid());
   for (const std::string& message : result.quarantined) {
-    spdlog::warn("{}", message);
     log.RecordEvent({.kind = "checkpoint_quarantined", .reason = message});
   }
   if (!result.checkpoint) {

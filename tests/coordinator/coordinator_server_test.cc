@@ -191,7 +191,21 @@ TEST(CoordinatorServer, TheSameCommandAfterTheEndSaysSoAndChangesNothing) {
   }
   EXPECT_EQ((*ReadOutcome(run_dir.path()))->exit_code, 64);
   EXPECT_THAT((*ReadOutcome(run_dir.path()))->reason, HasSubstr("optimizer.lr"));
+  EXPECT_EQ((*ReadOutcome(run_dir.path()))->step, 5);
   EXPECT_EQ((*ReadLastAttempt(run_dir.path()))->state, "SUCCEEDED");
+}
+
+TEST(CoordinatorServer, ACheckpointToBeginWithThatIsNotThereIsNamedBeforeATrainerStarts) {
+  const TemporaryDirectory run_dir;
+  Coordinator coordinator(run_dir.path());
+  SimulatedFleet::Options options{
+      .run_dir = run_dir.path(), .request = Request({}, 1), .num_workers = 1, .target_step = 5};
+  options.request.set_resume("/nowhere/checkpoint_07.pth");
+  SimulatedFleet fleet(options);
+  EXPECT_TRUE(fleet.WaitUntil([](const Views& w) { return w[0].exit_code == 64; }));
+  EXPECT_EQ(coordinator.ExitCode(), 64);
+  EXPECT_THAT((*ReadOutcome(run_dir.path()))->reason,
+              HasSubstr("--resume /nowhere/checkpoint_07.pth: no such file or folder"));
 }
 
 TEST(CoordinatorServer, ListsWorkersByRankAndHost) {

@@ -93,6 +93,12 @@ TEST(Membership, ARestartingTrainerIsWaitedForAWhile) {
   EXPECT_THAT(Decide(candidates, policy, false, seconds(5)).members, ElementsAre("a"));
 }
 
+TEST(Membership, OneWorkerTakesPart) {
+  const std::vector<Candidate> candidates = {Ready("a", "n1", 0)};
+  const MembershipDecision decision = Decide(candidates, {.virtual_ranks = 1}, false, seconds(0));
+  EXPECT_EQ(decision.reason, "1 worker takes part");
+}
+
 TEST(Membership, ASpareTakesThePlaceAtOnce) {
   const std::vector<Candidate> candidates = {Member("a", "n1", 0), Ready("spare", "n3", 5),
                                              Starting("b", "n2", 1, kStart + seconds(5))};
@@ -106,6 +112,7 @@ TEST(Membership, MoreThanVirtualRanksAreSparesAndMembersKeepTheirPlaces) {
   const MembershipDecision decision = Decide(candidates, {.virtual_ranks = 2}, false, seconds(0));
   EXPECT_THAT(decision.members, ElementsAre("b", "c"));
   EXPECT_THAT(decision.spares, ElementsAre("new"));
+  EXPECT_EQ(decision.reason, "2 workers take part, 1 spare");
 }
 
 TEST(Membership, WithoutAnyStateTheOthersAreWaitedForLonger) {

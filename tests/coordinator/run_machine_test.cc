@@ -875,6 +875,9 @@ TEST(RunMachine, ARunWhoseLastCheckpointCannotBeWrittenHasNotSucceeded) {
     EXPECT_EQ(cluster->outcome()->exit_code, 74);
     EXPECT_THAT(cluster->outcome()->reason, HasSubstr("no space left on device"));
     EXPECT_THAT(cluster->outcome()->reason, HasSubstr("the newest one is of step 40"));
+    // No digest rather than that of another step.
+    EXPECT_EQ(cluster->outcome()->step, 50);
+    EXPECT_EQ(cluster->outcome()->state_digest, "");
   }
 }
 
