@@ -20,6 +20,7 @@
 #include "coordinator/metrics_server.h"
 #include "coordinator/operator_service.h"
 #include "coordinator/run_directory.h"
+#include "coordinator/run_state.h"
 #include "coordinator/run_token.h"
 #include "coordinator/session_service.h"
 #include "coordinator/term.h"
@@ -43,7 +44,7 @@ absl::Status CheckNoneAnswers(const std::filesystem::path& run_dir, const std::s
   return absl::FailedPreconditionError(fmt::format(
       "{}: this run has a coordinator already, at {} (pid {} on {}, state {}); let the workers "
       "join that one, or stop it first",
-      run_dir.string(), info->address, info->pid, info->host, v1::RunState_Name(status.state())));
+      run_dir.string(), info->address, info->pid, info->host, StateName(status.state())));
 }
 
 // Whether this process got the directory for itself. One that takes over does without: a process

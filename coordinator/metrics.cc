@@ -10,6 +10,8 @@
 #include <sstream>
 #include <string_view>
 
+#include "coordinator/run_state.h"
+
 namespace albef {
 namespace {
 
@@ -236,10 +238,9 @@ std::string FormatMetrics(const RunMetrics& run) {
   AddTraining(run, families);
   AddMembership(run, families);
   AddStorage(run, families);
-  constexpr size_t kPrefix = sizeof("RUN_STATE_") - 1;
   families.Gauge("pretrain_run_info", "What runs; always 1", 1,
                  {{"run_id", run.status.run_id()},
-                  {"state", v1::RunState_Name(run.status.state()).substr(kPrefix)},
+                  {"state", StateName(run.status.state())},
                   {"virtual_ranks", std::to_string(run.status.virtual_ranks())},
                   {"batch_size", std::to_string(run.batch_size)},
                   {"device", run.device}});

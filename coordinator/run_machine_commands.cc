@@ -9,16 +9,9 @@
 #include "common/exit_code.h"
 #include "common/log.h"
 #include "coordinator/run_machine.h"
+#include "coordinator/run_state.h"
 
 namespace albef {
-namespace {
-
-std::string StateName(v1::RunState state) {
-  constexpr size_t kPrefix = sizeof("RUN_STATE_") - 1;
-  return v1::RunState_Name(state).substr(kPrefix);
-}
-
-}  // namespace
 
 absl::Status RunMachine::Command(RunCommand command, const std::string& argument, MonotonicTime now,
                                  RunActions* actions) {

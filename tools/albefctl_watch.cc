@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "common/exit_code.h"
+#include "coordinator/run_state.h"
 #include "tools/albefctl.h"
 #include "tools/finished_run.h"
 #include "tools/operator_json.h"

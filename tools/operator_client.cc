@@ -145,9 +145,9 @@ absl::Status OperatorClient::Explain(const grpc::Status& status) const {
       return absl::OkStatus();
     case grpc::StatusCode::UNAUTHENTICATED:
       message = fmt::format(
-          "{} does not accept the {}: {}; RUN_DIR/secrets/token has it: give "
-          "--run-dir, or --token-file with a copy",
-          address_, token_.empty() ? "call without a token" : "token", message);
+          "{} does not accept {}; RUN_DIR/secrets/token has the one of its run: give --run-dir, or "
+          "--token-file with a copy",
+          address_, token_.empty() ? "a call without a token" : "this token");
       break;
     case grpc::StatusCode::DEADLINE_EXCEEDED:
       message = fmt::format(

@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "coordinator/run_state.h"
 #include "tools/operator_text.h"
 
 namespace albef {

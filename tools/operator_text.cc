@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "coordinator/progress_line.h"
+#include "coordinator/run_state.h"
 
 namespace albef {
 namespace {
@@ -157,18 +158,6 @@ std::string CheckpointAge(const v1::Checkpoint& checkpoint, double now_unix_seco
 }
 
 }  // namespace
-
-std::string StateName(v1::RunState state) {
-  constexpr std::string_view kPrefix = "RUN_STATE_";
-  const std::string& name = v1::RunState_Name(state);
-  // Of a newer coordinator: a number without a name.
-  return name.empty() ? std::to_string(state) : name.substr(kPrefix.size());
-}
-
-bool IsEnd(v1::RunState state) {
-  return state == v1::RUN_STATE_SUCCEEDED || state == v1::RUN_STATE_FAILED ||
-         state == v1::RUN_STATE_PREEMPTED || state == v1::RUN_STATE_STOPPED;
-}
 
 std::string FormatAge(double seconds) {
   if (!std::isfinite(seconds) || seconds < 0 || seconds > 1e10) return "?";

@@ -20,11 +20,6 @@ struct TextOptions {
   size_t max_rows = std::numeric_limits<size_t>::max();  // of a table; says how many more there are
 };
 
-// "RUNNING"; the names of JSON output and of outcome.json.
-std::string StateName(v1::RunState state);
-
-bool IsEnd(v1::RunState state);
-
 // "12 s", "3 min 20 s", "2 h 05 min", "4 d 06 h"; "?" for what is no duration.
 std::string FormatAge(double seconds);
 
