@@ -2,6 +2,7 @@
 #include "coordinator/coordinator_server.h"
 
 #include <gmock/gmock.h>
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 #include <httplib.h>
@@ -434,6 +435,43 @@ TEST(CoordinatorServer, WorkersThatComeBackAfterTheEndAreToldByTheNextCoordinato
   EXPECT_TRUE(fleet.WaitUntil([](const Views& w) { return w[0].exit_code == 75; }));
   EXPECT_EQ(next.ExitCode(), 75);
   EXPECT_EQ(EventsOf(run_dir.path(), "run_ended").size(), 1u);
+}
+
+// What grpcurl asks first; it needs no token.
+TEST(CoordinatorServer, ListsItsServicesByReflection) {
+  const TemporaryDirectory run_dir;
+  Coordinator coordinator(run_dir.path());
+  grpc::GenericStub stub(
+      grpc::CreateChannel(coordinator.info().address, grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + seconds(20));
+  grpc::CompletionQueue queue;
+  const auto is_done = [&queue] {
+    void* tag = nullptr;
+    bool ok = false;
+    return queue.Next(&tag, &ok) && ok;
+  };
+  const auto call = stub.PrepareCall(
+      &context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
+  call->StartCall(nullptr);
+  ASSERT_TRUE(is_done());
+  const grpc::Slice list_services(std::string("\x3a\x00", 2));  // field 7, an empty string
+  call->Write(grpc::ByteBuffer(&list_services, 1), nullptr);
+  ASSERT_TRUE(is_done());
+  grpc::ByteBuffer answer;
+  call->Read(&answer, nullptr);
+  ASSERT_TRUE(is_done());
+  grpc::Slice text;
+  ASSERT_TRUE(answer.DumpToSingleSlice(&text).ok());
+  const std::string services(reinterpret_cast<const char*>(text.begin()), text.size());
+  for (const char* name :
+       {"albef.v1.Operator", "albef.v1.WorkerSession", "grpc.health.v1.Health"}) {
+    EXPECT_THAT(services, HasSubstr(name));
+  }
+  context.TryCancel();
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  ASSERT_TRUE(is_done());
 }
 
 TEST(CoordinatorServer, ServesMetricsAndHealth) {
