@@ -14,6 +14,8 @@
 #include <system_error>
 
 #include "common/file.h"
+#include "common/resources.h"
+#include "common/status_macros.h"
 
 namespace albef {
 namespace {
@@ -27,6 +29,31 @@ std::string ToText(const sockaddr* address, socklen_t size) {
   }
   return text.data();
 }
+
+using Interfaces = std::unique_ptr<ifaddrs, decltype(&::freeifaddrs)>;
+
+absl::StatusOr<Interfaces> ListInterfaces(const std::string& purpose) {
+  ifaddrs* list = nullptr;
+  if (::getifaddrs(&list) != 0) return ErrnoStatus(errno, "list interfaces for", purpose);
+  return Interfaces(list, &::freeifaddrs);
+}
+
+// IPv4 first. Empty: none that `is_wanted`.
+template <typename Predicate>
+std::string FirstAddress(const ifaddrs* list, Predicate is_wanted) {
+  for (const int family : {AF_INET, AF_INET6}) {
+    const socklen_t size = family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
+    for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) {
+      if (entry->ifa_addr == nullptr || entry->ifa_addr->sa_family != family) continue;
+      std::string text = ToText(entry->ifa_addr, size);
+      if (!text.empty() && is_wanted(*entry, text)) return text;
+    }
+  }
+  return "";
+}
+
+// Means nothing on another machine.
+bool IsLinkLocal(std::string_view address) { return address.find('%') != std::string_view::npos; }
 
 }  // namespace
 
@@ -81,23 +108,39 @@ bool IsLoopback(std::string_view host) {
 
 absl::StatusOr<std::string> ResolveAdvertised(const std::string& advertise) {
   if (::if_nametoindex(advertise.c_str()) == 0) return advertise;
-  ifaddrs* list = nullptr;
-  if (::getifaddrs(&list) != 0) return ErrnoStatus(errno, "list interfaces for", advertise);
-  const std::unique_ptr<ifaddrs, decltype(&::freeifaddrs)> owner(list, &::freeifaddrs);
-  for (const int family : {AF_INET, AF_INET6}) {
-    const socklen_t size = family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
-    for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) {
-      if (entry->ifa_name != advertise || entry->ifa_addr == nullptr ||
-          entry->ifa_addr->sa_family != family) {
-        continue;
-      }
-      if (std::string text = ToText(entry->ifa_addr, size); !text.empty()) return text;
-    }
-  }
+  ASSIGN_OR_RETURN(const Interfaces interfaces, ListInterfaces(advertise));
+  std::string found =
+      FirstAddress(interfaces.get(), [&](const ifaddrs& interface, const std::string&) {
+        return interface.ifa_name == advertise;
+      });
+  if (!found.empty()) return found;
   return absl::InvalidArgumentError(
       fmt::format("--advertise {}: this interface has no IP address; give another one or a host "
                   "name",
                   advertise));
+}
+
+absl::StatusOr<std::string> AddressForOthers() {
+  addrinfo hints = {};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* list = nullptr;
+  if (::getaddrinfo(HostName().c_str(), nullptr, &hints, &list) == 0) {
+    const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(list, &::freeaddrinfo);
+    for (const int family : {AF_INET, AF_INET6}) {
+      for (const addrinfo* entry = list; entry != nullptr; entry = entry->ai_next) {
+        if (entry->ai_family != family) continue;
+        std::string text = ToText(entry->ai_addr, entry->ai_addrlen);
+        if (!text.empty() && !IsLoopback(text) && !IsLinkLocal(text)) return text;
+      }
+    }
+  }
+  ASSIGN_OR_RETURN(const Interfaces interfaces, ListInterfaces("others to dial"));
+  std::string found =
+      FirstAddress(interfaces.get(), [](const ifaddrs& interface, const std::string& address) {
+        return (interface.ifa_flags & IFF_UP) != 0 && !IsLoopback(address) && !IsLinkLocal(address);
+      });
+  if (!found.empty()) return found;
+  return absl::NotFoundError("this machine has no address but that of the loopback");
 }
 
 absl::StatusOr<std::string> LocalAddressTowards(const std::string& peer) {
@@ -123,7 +166,9 @@ absl::StatusOr<std::string> LocalAddressTowards(const std::string& peer) {
       failure = ErrnoStatus(errno, "find the route to", peer);
       continue;
     }
-    if (std::string text = ToText(generic, size); !text.empty()) return text;
+    std::string text = ToText(generic, size);
+    if (text.empty()) continue;
+    return IsLoopback(text) ? AddressForOthers().value_or(text) : text;
   }
   return failure;
 }

@@ -33,8 +33,15 @@ bool IsLoopback(std::string_view host);
 // anything else for itself. INVALID_ARGUMENT for an interface without an address.
 absl::StatusOr<std::string> ResolveAdvertised(const std::string& advertise);
 
-// The local address of the route to `peer` (HOST:PORT); loopback for a peer on loopback. No packet
-// is sent. NOT_FOUND for a host without an address, UNAVAILABLE without a route.
+// An address of this machine that other machines can dial, as a number, which means the same to all
+// of them: what its name stands for, unless that is on the loopback (as Debian's installer has it
+// in /etc/hosts), else that of its first interface that is up. NOT_FOUND where there is only
+// loopback.
+absl::StatusOr<std::string> AddressForOthers();
+
+// The local address of the route to `peer` (HOST:PORT) for others to dial: loopback for a peer that
+// is called so, AddressForOthers() for a name of this machine that stands for loopback here. No
+// packet is sent. NOT_FOUND for a host without an address, UNAVAILABLE without a route.
 absl::StatusOr<std::string> LocalAddressTowards(const std::string& peer);
 
 }  // namespace albef

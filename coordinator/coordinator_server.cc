@@ -78,10 +78,13 @@ absl::Status CheckListen(const std::string& flag, const HostPort& address, bool 
       flag, ToString(address)));
 }
 
-// What others dial: as advertised, else where it listens, else this machine's name.
+// What others dial: as advertised, else where it listens. On all addresses that is one of this
+// machine's which others can reach without knowing its name.
 absl::StatusOr<std::string> DialledHost(const std::string& advertise, const HostPort& listen) {
   if (!advertise.empty()) return ResolveAdvertised(advertise);
-  if (listen.host == "0.0.0.0" || listen.host == "::") return HostName();
+  if (listen.host == "0.0.0.0" || listen.host == "::") {
+    return AddressForOthers().value_or(HostName());
+  }
   return listen.host;
 }
 

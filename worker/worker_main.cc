@@ -158,6 +158,13 @@ void WarnAboutBinding() {
   spdlog::warn("bound to a single core, which slows the trainer down: mpirun --bind-to none");
 }
 
+// Whether the trainers of this run talk over a network, as far as this worker can know.
+bool SpansHosts(const Arguments& arguments, const Launch& launch) {
+  if (arguments.coordinator.empty()) return launch.spans_hosts;
+  const absl::StatusOr<std::string> local = LocalAddressTowards(arguments.coordinator);
+  return !local.ok() || !IsLoopback(*local);
+}
+
 void LeaveExitCode(int64_t order, int exit_code) {
   const char* folder = std::getenv("ALBEF_EXIT_DIR");
   if (folder == nullptr || *folder == '\0') return;
@@ -226,7 +233,7 @@ int RunWorker(const Arguments& arguments, Launch& launch) {
     if (preparation.exit_code == 0) spdlog::error("{}", launch.reason);
     return launch.exit_code;
   }
-  if (arguments.coordinator.empty() && launch.spans_hosts && !arguments.is_insecure) {
+  if (!arguments.is_insecure && SpansHosts(arguments, launch)) {
     spdlog::error(
         "workers on several hosts talk over the network, and this version has no TLS yet: give "
         "--insecure if everybody in that network is trusted");

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "common/network_address.h"
+#include "common/resources.h"
 
 namespace albef {
 namespace {
@@ -99,6 +100,17 @@ TEST(NetworkAddress, FindsTheWayBackFromACoordinator) {
   EXPECT_EQ(LocalAddressTowards("127.0.0.1:80").value_or(""), "127.0.0.1");
   EXPECT_EQ(LocalAddressTowards("localhost:80").value_or(""), "127.0.0.1");
   EXPECT_FALSE(LocalAddressTowards("no-such-host.invalid:80").ok());
+}
+
+TEST(NetworkAddress, OthersAreNeverToldAnAddressOfTheLoopback) {
+  const absl::StatusOr<std::string> address = AddressForOthers();
+  if (address.ok()) {
+    EXPECT_FALSE(IsLoopback(*address)) << *address;
+    // Wherever this machine's own name leads on this machine.
+    EXPECT_FALSE(IsLoopback(LocalAddressTowards(HostName() + ":80").value_or(*address)));
+  } else {
+    EXPECT_TRUE(absl::IsNotFound(address.status())) << address.status();
+  }
 }
 
 TEST(NetworkAddress, AnInterfaceStandsForItsAddress) {

@@ -261,6 +261,9 @@ TEST_F(WorkerProcess, GivesUpAnExternalCoordinatorThatDoesNotCome) {
 }
 
 TEST_F(WorkerProcess, UsageErrorsEndItBeforeAnythingIsStarted) {
+  // Over a network, and nobody has said that it is trusted.
+  EXPECT_EQ(WaitForExit(*Start({"--coordinator", "192.0.2.1:7000"})), (ChildExit{.exit_code = 64}));
+  EXPECT_TRUE(LogHas("--insecure"));
   EXPECT_EQ(WaitForExit(*Start({"--device", "tpu"})), (ChildExit{.exit_code = 64}));
   EXPECT_EQ(WaitForExit(*Start({"--set", "batch_size=none"})), (ChildExit{.exit_code = 64}));
   EXPECT_THAT(Log(), HasSubstr("batch_size"));
