@@ -49,6 +49,11 @@ Clock::time_point MeshDialer::DialWhenDue() {
   return Clock::time_point::max();
 }
 
+std::optional<Clock::time_point> MeshDialer::UnreachedSince() {
+  const std::lock_guard lock(mutex_);
+  return unreached_since_;
+}
+
 void MeshDialer::Stop() {
   std::shared_ptr<MeshStream> stream;
   {
@@ -64,6 +69,7 @@ void MeshDialer::OnOpen() {
   std::shared_ptr<MeshStream> stream;
   {
     const std::lock_guard lock(mutex_);
+    unreached_since_ = std::nullopt;
     stream = stream_;
   }
   if (stream == nullptr) return;
@@ -106,7 +112,10 @@ void MeshDialer::OnEnd(const absl::Status& why) {
     const std::lock_guard lock(mutex_);
     stream_ = nullptr;
     if (stopped_) return;
-    if (!IsRefusal(why.code())) due_ = Clock::now() + kRedialDelay;
+    if (!IsRefusal(why.code())) {
+      due_ = Clock::now() + kRedialDelay;
+      if (!unreached_since_) unreached_since_ = Clock::now();
+    }
   }
   if (IsRefusal(why.code())) {
     Fail(why);

@@ -1,7 +1,7 @@
 // Brings one lane to a peer of a lower rank up: dials until the peer has said welcome or refuses.
 //
-// A peer that cannot be reached, or dies before it has answered, is dialled again; one that refuses
-// fails the group. All methods may be called from any thread.
+// A peer that cannot be reached, or dies before it has answered, is dialled again, for as long as
+// the caller likes; one that refuses fails the group. All methods may be called from any thread.
 #ifndef ALBEF_COMM_MESH_DIALER_H_
 #define ALBEF_COMM_MESH_DIALER_H_
 
@@ -38,6 +38,13 @@ class MeshDialer : public MeshStream::Receiver, public std::enable_shared_from_t
   // group is notified of.
   std::chrono::steady_clock::time_point DialWhenDue();
 
+  // Since when nothing at the peer's address has answered; none while somebody there listens, even
+  // if it does not say welcome yet.
+  std::optional<std::chrono::steady_clock::time_point> UnreachedSince();
+
+  int peer() const { return static_cast<int>(options_.hello.receiver_rank()); }
+  const std::string& address() const { return options_.address; }
+
   // Ends what is under way, and all dialling.
   void Stop();
 
@@ -60,6 +67,7 @@ class MeshDialer : public MeshStream::Receiver, public std::enable_shared_from_t
   std::mutex mutex_;
   // Time of the next attempt; none while one is under way, after success and after Stop().
   std::optional<std::chrono::steady_clock::time_point> due_ = std::chrono::steady_clock::now();
+  std::optional<std::chrono::steady_clock::time_point> unreached_since_ = due_;
   bool stopped_ = false;
   std::shared_ptr<MeshStream> stream_;
   bool hello_written_ = false;

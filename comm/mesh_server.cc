@@ -21,6 +21,7 @@
 #include "comm/mesh_group_state.h"
 #include "comm/mesh_stream.h"
 #include "comm/mesh_transport.h"
+#include "comm/unreachable_peers.h"
 #include "common/secret.h"
 
 namespace albef {
@@ -295,7 +296,22 @@ absl::StatusOr<std::unique_ptr<MeshGroup>> MeshServer::State::Join(
   int64_t changes = 0;
   while (group->status().ok() && !group->Connected()) {
     Clock::time_point due = Clock::time_point::max();
-    for (const auto& dialer : dialers) due = std::min(due, dialer->DialWhenDue());
+    std::vector<UnreachablePeer> unreachable;
+    for (const auto& dialer : dialers) {
+      due = std::min(due, dialer->DialWhenDue());
+      const auto since = dialer->UnreachedSince();
+      if (!since) continue;
+      const Clock::time_point limit = *since + options_.silence_limit;
+      due = std::min(due, limit);
+      const UnreachablePeer peer = {dialer->peer(), dialer->address()};
+      // Two lanes lead to each.
+      const bool is_known = !unreachable.empty() && unreachable.back() == peer;
+      if (Clock::now() >= limit && !is_known) unreachable.push_back(peer);
+    }
+    if (!unreachable.empty()) {
+      group->Fail(UnreachableError(unreachable, options_.silence_limit));
+      break;
+    }
     changes = group->AwaitChange(changes, due);
   }
   for (const auto& dialer : dialers) dialer->Stop();

@@ -53,7 +53,8 @@ class MeshServer {
   // pair of ranks is connected. Fails with the reason given to Leave(); with FAILED_PRECONDITION
   // where the generation is not newer than all those entered or left before, or a peer refuses this
   // process as stale or unknown; with UNAUTHENTICATED for another token; with UNAVAILABLE where a
-  // peer that was connected is lost; with INVALID_ARGUMENT for a membership without this process.
+  // peer that was connected is lost, or where nothing answers at a peer's address for the silence
+  // limit (unreachable_peers.h); with INVALID_ARGUMENT for a membership without this process.
   absl::StatusOr<std::unique_ptr<MeshGroup>> Join(const MeshMembership& membership);
 
   // Ends `epoch` and everything before it with `reason` (which must be an error): a Join() that

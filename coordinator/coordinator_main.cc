@@ -127,6 +127,7 @@ int Main(int argc, char** argv) {
   // A child of a worker that starts anew begins anew; one that was started by hand may come back to
   // workers that went on without it.
   options.goes_on = parent_pid == 0;
+  options.is_embedded = parent_pid != 0;
   if (shows_progress) options.progress = ProgressPrinter::Options::ForDescriptor(STDERR_FILENO);
   options.on_finished = [&end](int exit_code) { end.Set(exit_code); };
   options.on_stale = [](const absl::Status& reason) {

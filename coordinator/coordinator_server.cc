@@ -146,6 +146,7 @@ absl::Status CoordinatorServer::State::Start() {
   driver_options.progress = options.progress;
   driver_options.on_finished = options.on_finished;
   driver_options.on_stale = options.on_stale;
+  driver_options.can_be_taken_over = options.is_embedded && !IsLoopback(listen.host);
   ASSIGN_OR_RETURN(driver, RunDriver::Create(std::move(driver_options)));
   RETURN_IF_ERROR(Serve(token, listen));
   RETURN_IF_ERROR(ServeMetrics(metrics_listen));
@@ -206,10 +207,20 @@ absl::Status CoordinatorServer::State::ServeMetrics(const HostPort& listen) {
 
 void CoordinatorServer::State::WatchTerm() {
   std::unique_lock guard(mutex);
+  auto pulse_due = std::chrono::steady_clock::now();
+  bool has_warned = false;
   while (!wake.wait_for(guard, options.term_check_interval, [this] { return is_ending; })) {
     guard.unlock();
     const absl::Status status = term->CheckCurrent();
     if (absl::IsFailedPrecondition(status)) return driver->EndStale(status);
+    if (std::chrono::steady_clock::now() >= pulse_due) {
+      pulse_due = std::chrono::steady_clock::now() + kPulseInterval;
+      const absl::Status written = WritePulse(options.run_dir, driver->pulse());
+      if (!written.ok() && !std::exchange(has_warned, true)) {
+        spdlog::warn("workers that cannot reach this coordinator may replace it reason={}",
+                     LogValue(std::string(written.message())));
+      }
+    }
     guard.lock();
   }
 }

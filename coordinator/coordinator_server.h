@@ -29,6 +29,8 @@ class CoordinatorServer {
     std::optional<int64_t> after_term = {};
     // Where no term is given: whether an attempt that was left unfinished is gone on with.
     bool goes_on = true;
+    // Whether workers start another one where this one is gone.
+    bool is_embedded = false;
     std::optional<ProgressPrinter::Options> progress = {};
     std::chrono::milliseconds term_check_interval = std::chrono::milliseconds(200);
     std::chrono::milliseconds farewell = std::chrono::seconds(5);

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <set>
+#include <string_view>
 #include <tuple>
 
 namespace albef {
@@ -70,6 +72,45 @@ MembershipDecision Wait(std::string reason) {
 
 int64_t Size(const Chosen& chosen) { return static_cast<int64_t>(chosen.size()); }
 
+using Ids = std::set<std::string_view>;
+
+Ids IdsOf(const Chosen& chosen) {
+  Ids ids;
+  for (const Candidate* candidate : chosen) ids.insert(candidate->id);
+  return ids;
+}
+
+int64_t NumCutOff(const Candidate& candidate, const Ids& from) {
+  return std::ranges::count_if(candidate.cut_off_from,
+                               [&](const std::string& id) { return from.contains(id); });
+}
+
+bool IsAnyCutOff(const Chosen& chosen) {
+  return std::ranges::any_of(
+      chosen, [](const Candidate* candidate) { return !candidate->cut_off_from.empty(); });
+}
+
+// Takes out of `ready`, which is in the order of ranks, whoever cannot take part with the others.
+Chosen TakeOutCutOff(Chosen& ready) {
+  Chosen left_out;
+  if (!IsAnyCutOff(ready)) return left_out;
+  Ids ids = IdsOf(ready);
+  while (true) {
+    auto worst = ready.end();
+    int64_t most = 1;
+    for (auto each = ready.begin(); each != ready.end(); ++each) {
+      const int64_t count = NumCutOff(**each, ids);
+      if (count < most) continue;
+      most = count;
+      worst = each;
+    }
+    if (worst == ready.end()) return left_out;
+    ids.erase((*worst)->id);
+    left_out.push_back(*worst);
+    ready.erase(worst);
+  }
+}
+
 }  // namespace
 
 std::string CountWorkers(int64_t count) {
@@ -92,6 +133,10 @@ MembershipDecision DecideMembership(std::span<const Candidate> candidates,
                             leaving.size(), leaving.size() + ready.size(), DescribeAll(leaving)));
   }
 
+  order.Sort(ready);
+  const Chosen left_out = TakeOutCutOff(ready);
+  const std::string left_out_reason =
+      left_out.empty() ? "" : " without those that cannot reach others: " + DescribeAll(left_out);
   const MonotonicTime window_end = facts.waiting_since + policy.join_window;
   const int64_t num_wanted = policy.virtual_ranks.value_or(std::numeric_limits<int64_t>::max());
   if (Size(ready) < num_wanted) {
@@ -121,8 +166,8 @@ MembershipDecision DecideMembership(std::span<const Candidate> candidates,
   }
   if (Size(ready) < std::max<int64_t>(1, policy.min_workers)) {
     const int64_t num_needed = std::max<int64_t>(1, policy.min_workers);
-    std::string reason =
-        fmt::format("waiting for {} of {} workers", num_needed - Size(ready), num_needed);
+    std::string reason = fmt::format("waiting for {} of {} workers{}", num_needed - Size(ready),
+                                     num_needed, left_out_reason);
     if (!starting.empty()) {
       order.Sort(starting);
       reason += ": " + DescribeAll(starting);
@@ -130,7 +175,6 @@ MembershipDecision DecideMembership(std::span<const Candidate> candidates,
     return Wait(std::move(reason));
   }
 
-  order.Sort(ready);
   std::stable_partition(ready.begin(), ready.end(),
                         [](const Candidate* candidate) { return candidate->was_member; });
   const size_t num_members = static_cast<size_t>(std::min(Size(ready), num_wanted));
@@ -139,8 +183,9 @@ MembershipDecision DecideMembership(std::span<const Candidate> candidates,
   MembershipDecision decision{.is_formed = true, .members = {}, .spares = {}, .reason = {}};
   for (const Candidate* candidate : members) decision.members.push_back(candidate->id);
   for (size_t i = num_members; i < ready.size(); ++i) decision.spares.push_back(ready[i]->id);
-  decision.reason =
-      fmt::format("{} take{} part", CountWorkers(Size(members)), Size(members) == 1 ? "s" : "");
+  for (const Candidate* candidate : left_out) decision.spares.push_back(candidate->id);
+  decision.reason = fmt::format("{} take{} part{}", CountWorkers(Size(members)),
+                                Size(members) == 1 ? "s" : "", left_out_reason);
   if (!decision.spares.empty()) {
     decision.reason += fmt::format(", {} spare", decision.spares.size());
   }
@@ -150,17 +195,21 @@ MembershipDecision DecideMembership(std::span<const Candidate> candidates,
 AdmissionDecision DecideAdmission(std::span<const Candidate> candidates,
                                   const MembershipPolicy& policy, bool has_progress,
                                   MonotonicTime now) {
-  Chosen newcomers;
-  int64_t num_members = 0;
-  MonotonicTime newest = MonotonicTime::min();
+  Chosen newcomers, members;
   for (const Candidate& candidate : candidates) {
     if (candidate.was_member) {
-      ++num_members;
+      members.push_back(&candidate);
     } else if (candidate.readiness == Readiness::kReady) {
       newcomers.push_back(&candidate);
-      newest = std::max(newest, candidate.ready_since);
     }
   }
+  if (IsAnyCutOff(newcomers)) {
+    const Ids ids = IdsOf(members);
+    std::erase_if(newcomers, [&](const Candidate* each) { return NumCutOff(*each, ids) > 0; });
+  }
+  MonotonicTime newest = MonotonicTime::min();
+  for (const Candidate* candidate : newcomers) newest = std::max(newest, candidate->ready_since);
+  const int64_t num_members = Size(members);
   const int64_t num_wanted = policy.virtual_ranks.value_or(std::numeric_limits<int64_t>::max());
   if (newcomers.empty() || num_members >= num_wanted) return {};
   if (!has_progress) {

@@ -10,6 +10,8 @@
 // 3. Ranks are contiguous. Workers of a host are neighbours, hosts follow the smallest order on
 //    them, so a worker that comes back comes back to its place.
 // 4. A restarting trainer is waited for a while only, and only if its place is empty without it.
+// 5. Two that cannot reach each other never take part together: who has most such others is left
+//    out first, among equals the last by rank.
 #ifndef ALBEF_COORDINATOR_MEMBERSHIP_H_
 #define ALBEF_COORDINATOR_MEMBERSHIP_H_
 
@@ -52,9 +54,10 @@ struct Candidate {
   Readiness readiness = Readiness::kAbsent;
   bool was_member = false;  // of the newest generation that was assigned
   bool has_state = false;
-  MonotonicTime wait_until = {};   // kStarting
-  MonotonicTime ready_since = {};  // kReady
-  std::string condition = {};      // "exited with signal 9, restarting"
+  std::vector<std::string> cut_off_from = {};  // ids; each says so of the other
+  MonotonicTime wait_until = {};               // kStarting
+  MonotonicTime ready_since = {};              // kReady
+  std::string condition = {};                  // "exited with signal 9, restarting"
 };
 
 // "1 worker", "4 workers": for reasons.

@@ -125,6 +125,7 @@ RunMachine::Options RunDriver::MachineOptions() const {
   options.run_dir = options_.run_dir.string();
   options.device = device_;
   options.term = options_.term->number();
+  options.can_be_taken_over = options_.can_be_taken_over;
   // Generations only grow, over all attempts.
   options.recovered = GenerationRecord{.generation = ledger_->recovered().generation.generation};
   if (const std::vector<v1::Checkpoint> checkpoints = committer_->List(); !checkpoints.empty()) {
@@ -184,16 +185,22 @@ void RunDriver::Turn() {
   // What looks at all workers or sessions is not for every message.
   const bool is_tick_due = now - last_tick_ >= options_.tick;
   if (is_tick_due) CloseSilentSessions();
+  if (is_tick_due) ++num_ticks_;
   if (is_tick_due && machine_.has_value()) {
     counters_.OnTime(machine_->state(), std::chrono::duration<double>(now - last_tick_).count());
     last_tick_ = now;
     Carry(machine_->Tick(now));
+    has_most_ = machine_->HasMostMembers();
   }
   SendAcknowledgements();
   AnswerWaiters();
   ServeWatchers();
   CheckFinished();
   last_turn_ = Now();
+}
+
+Pulse RunDriver::pulse() const {
+  return {.term = options_.term->number(), .beat = num_ticks_, .has_most = has_most_};
 }
 
 uint64_t RunDriver::OpenSession(std::shared_ptr<SessionStream> stream) {

@@ -32,6 +32,7 @@
 #include "coordinator/ledger.h"
 #include "coordinator/metrics.h"
 #include "coordinator/progress_line.h"
+#include "coordinator/pulse.h"
 #include "coordinator/recorder.h"
 #include "coordinator/report_log.h"
 #include "coordinator/run_configuration.h"
@@ -73,6 +74,7 @@ class RunDriver {
     // The run has ended, and all workers know or are not to be reached. Called once.
     std::function<void(int exit_code)> on_finished = {};
     std::function<void(const absl::Status&)> on_stale = {};
+    bool can_be_taken_over = false;  // as RunMachine::Options
   };
 
   static absl::StatusOr<std::unique_ptr<RunDriver>> Create(Options options);
@@ -89,6 +91,9 @@ class RunDriver {
   bool HasBegun() const { return machine_.has_value(); }
 
   const std::string& run_id() const { return run_id_; }
+
+  // As of the newest tick; one that has not changed comes from a driver that does nothing.
+  Pulse pulse() const;
 
   // --- workers ---
   // Sessions are numbered from 1 and never reused.
@@ -180,6 +185,8 @@ class RunDriver {
   const Options options_;
   std::string run_id_;
   std::atomic<uint64_t> last_number_{0};  // of sessions and tickets
+  std::atomic<int64_t> num_ticks_{0};
+  std::atomic<bool> has_most_{false};  // as RunMachine::HasMostMembers
 
   // Each uses those above it; the threads of the later ones end first. All post to the loop, which
   // is stopped before any of them ends.

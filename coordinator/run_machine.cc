@@ -299,6 +299,10 @@ void RunMachine::OnCommunicationFailed(const RunWorker& worker,
   const bool may_run = IsGenerationAlive() || phase_ == Phase::kRecovering;
   if (failed.generation() != generation_ || !may_run || !rank.has_value()) return;
   if (failed.has_state_difference()) return OnStateDifference(failed.state_difference());
+  for (const int32_t peer : failed.unreachable_ranks()) {
+    if (peer < 0 || static_cast<size_t>(peer) >= members_.size()) continue;
+    severed_.Note(worker.id, members_[static_cast<size_t>(peer)].worker_id, now_);
+  }
   Form(FormingCause::kCommunication,
        fmt::format("rank {} ({}): {}", *rank, worker.host, failed.message()));
 }

@@ -49,6 +49,7 @@
 #include "coordinator/recorder.h"
 #include "coordinator/restart_budget.h"
 #include "coordinator/run_worker.h"
+#include "coordinator/severed_pairs.h"
 #include "coordinator/shared_assign.h"
 #include "coordinator/stop_aware_clock.h"
 #include "proto/coordinator.pb.h"
@@ -183,6 +184,10 @@ class RunMachine {
     MonotonicDuration heartbeat_limit = std::chrono::seconds(5);
     MonotonicDuration rejoin_wait = std::chrono::seconds(5);
     MonotonicDuration reattach_window = std::chrono::seconds(10);
+    // Whether workers on other hosts may take over: if most of the members are lost at once, it may
+    // be this host that is cut off, and they get the time for that before a generation without
+    // them.
+    bool can_be_taken_over = false;
     MonotonicDuration preempt_grace = std::chrono::seconds(120);
     // Generations in a row without an iteration in which a member's trainer failed by itself, was
     // killed by somebody else, or whatever else happened: so many end the run.
@@ -234,6 +239,9 @@ class RunMachine {
   // seldom that the heartbeats of thousands are no burden.
   MonotonicDuration HeartbeatInterval() const;
   int64_t generation() const { return generation_; }
+  // Whether at least half of the newest generation's members are connected; where nobody runs, of
+  // the workers that were started together.
+  bool HasMostMembers() const;
 
  private:
   enum class Phase { kWaiting, kRecovering, kForming, kSyncing, kRunning, kPaused, kEnded };
@@ -276,6 +284,8 @@ class RunMachine {
   void RefineCause(FormingCause cause, const std::string& reason);
   void PrepareTrainers();
   void TryForm();
+  // When a generation may be formed although most members are lost.
+  MonotonicTime TakeoverUntil() const;
   void Assign(const MembershipDecision& decision);
   void SetMembers(std::vector<GenerationMember> members);
   void CompareSynced();
@@ -288,6 +298,11 @@ class RunMachine {
   // Whether the run was ended for generations that bring nothing.
   bool CountFruitless();
   std::vector<Candidate> Candidates() const;
+  MembershipDecision DecideMembers() const;
+  // Who has not come back to a restarted coordinator is waited for while others still do. Where the
+  // state is there, not longer: most likely it went with the coordinator's host, and if not, it is
+  // admitted later. None where other limits hold.
+  std::optional<MonotonicTime> ReattachPauseEnd(std::span<const Candidate> candidates) const;
   void ReleaseLeavers();
 
   // --- checkpoints (run_machine_checkpoints.cc) ---
@@ -379,6 +394,7 @@ class RunMachine {
   std::map<std::string, RunWorker> workers_;
   std::map<uint64_t, std::string> sessions_;
   int64_t num_arrivals_ = 0;
+  SeveredPairs severed_;
 
   int64_t generation_ = 0;
   int64_t highest_generation_seen_ = 0;  // by any worker, in an earlier term too

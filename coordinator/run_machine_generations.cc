@@ -8,6 +8,7 @@
 
 #include "absl/strings/escaping.h"
 #include "common/exit_code.h"
+#include "coordinator/pulse.h"
 #include "coordinator/run_machine.h"
 #include "coordinator/sync_plan.h"
 
@@ -33,6 +34,7 @@ std::vector<Candidate> RunMachine::Candidates() const {
                         .wait_until = worker.wait_until,
                         .condition = worker.condition};
     candidate.was_member = rank_of_.contains(id);
+    candidate.cut_off_from = severed_.PartnersOf(id, now_);
     const bool can_come = !worker.is_leaving && !worker.IsGivenUp() && ending_flag_ == 0;
     if (!worker.IsConnected()) {
       if (now_ < worker.wait_until) candidate.readiness = Readiness::kStarting;
@@ -46,7 +48,10 @@ std::vector<Candidate> RunMachine::Candidates() const {
       const bool has_left =
           phase_ != Phase::kForming || trainer.IsIn(v1::TRAINER_PHASE_PARKED, generation_);
       candidate.ready_since = trainer.ready_since;
-      candidate.has_state = has_left && trainer.parked.has_state() && !worker.is_distrusted;
+      const bool runs =
+          trainer.phase == v1::TRAINER_PHASE_RUNNING || trainer.phase == v1::TRAINER_PHASE_HELD;
+      candidate.has_state =
+          has_left && (runs || trainer.parked.has_state()) && !worker.is_distrusted;
       if (!has_left) {
         candidate.readiness = Readiness::kLeaving;
       } else if (!worker.is_leaving && !worker.is_given_up && !trainer.killed_at.has_value()) {
@@ -55,18 +60,33 @@ std::vector<Candidate> RunMachine::Candidates() const {
     }
     candidates.push_back(std::move(candidate));
   }
-  // Who has not come back to a restarted coordinator is waited for while others still do. Where the
-  // state is there, not longer: most likely it went with the coordinator's host, and if not, it is
-  // admitted later.
-  if (now_ < reattach_until_ && std::any_of(candidates.begin(), candidates.end(),
-                                            [](const Candidate& c) { return c.has_state; })) {
+  if (const auto end = ReattachPauseEnd(candidates); end.has_value()) {
     for (Candidate& candidate : candidates) {
       if (!workers_.at(candidate.id).IsConnected()) {
-        candidate.wait_until = std::min(candidate.wait_until, joined_at_ + kReattachPause);
+        candidate.wait_until = std::min(candidate.wait_until, *end);
       }
     }
   }
   return candidates;
+}
+
+std::optional<MonotonicTime> RunMachine::ReattachPauseEnd(
+    std::span<const Candidate> candidates) const {
+  if (now_ >= reattach_until_ ||
+      std::ranges::none_of(candidates, [](const Candidate& c) { return c.has_state; })) {
+    return std::nullopt;
+  }
+  return joined_at_ + kReattachPause;
+}
+
+MembershipDecision RunMachine::DecideMembers() const {
+  const std::vector<Candidate> candidates = Candidates();
+  MembershipPolicy policy = membership_;
+  if (const auto end = ReattachPauseEnd(candidates); end.has_value()) {
+    policy.join_window = std::min(policy.join_window, *end - waiting_since_);
+  }
+  return DecideMembership(candidates, policy,
+                          {.waiting_since = waiting_since_, .is_first = !was_ever_assigned_}, now_);
 }
 
 void RunMachine::Form(FormingCause cause, const std::string& reason) {
@@ -132,11 +152,15 @@ void RunMachine::PrepareTrainers() {
 
 void RunMachine::TryForm() {
   PrepareTrainers();
-  const MembershipDecision decision =
-      DecideMembership(Candidates(), membership_,
-                       {.waiting_since = waiting_since_, .is_first = !was_ever_assigned_}, now_);
+  const MembershipDecision decision = DecideMembers();
   if (!decision.is_formed) {
     return SetReason(fmt::format("{} ({})", decision.reason, forming_reason_));
+  }
+  if (now_ < TakeoverUntil()) {
+    return SetReason(
+        fmt::format("most members are lost: unless their hosts take over it goes on without them "
+                    "({})",
+                    forming_reason_));
   }
   if (now_ < assign_not_before_) {
     return SetReason(
@@ -144,6 +168,38 @@ void RunMachine::TryForm() {
                     num_fruitless_, forming_reason_));
   }
   if (!CountFruitless()) Assign(decision);
+}
+
+bool RunMachine::HasMostMembers() const {
+  if (members_.empty()) {
+    const auto num_connected = std::ranges::count_if(
+        workers_, [](const auto& entry) { return entry.second.IsConnected(); });
+    return membership_.expected_workers.has_value() &&
+           2 * num_connected >= *membership_.expected_workers;
+  }
+  const auto num_connected =
+      std::ranges::count_if(members_, [this](const GenerationMember& member) {
+        const auto entry = workers_.find(member.worker_id);
+        return entry != workers_.end() && entry->second.IsConnected();
+      });
+  return 2 * num_connected >= std::ssize(members_);
+}
+
+MonotonicTime RunMachine::TakeoverUntil() const {
+  if (!options_.can_be_taken_over || members_.empty() || HasMostMembers()) {
+    return MonotonicTime::min();
+  }
+  // The first of them to do it, and for it to begin.
+  constexpr MonotonicDuration kMargin = std::chrono::seconds(3);
+  std::optional<int64_t> first;
+  for (const GenerationMember& member : members_) {
+    const auto entry = workers_.find(member.worker_id);
+    if (entry == workers_.end() || entry->second.IsConnected()) continue;
+    const int64_t order = std::max<int64_t>(entry->second.order, 0);
+    first = std::min(first.value_or(order), order);
+  }
+  return waiting_since_ + kTakeoverPatience + kTakeoverPatiencePerOrder * first.value_or(0) +
+         kMargin;
 }
 
 bool RunMachine::CountFruitless() {
@@ -297,7 +353,12 @@ void RunMachine::OnStateDifference(const v1::StateDifference& difference) {
 }
 
 void RunMachine::Run() {
-  ForEachMember([](RunWorker& worker) { worker.is_distrusted = false; });
+  std::vector<std::string> connected;
+  ForEachMember([&](RunWorker& worker) {
+    worker.is_distrusted = false;
+    connected.push_back(worker.id);
+  });
+  severed_.OnConnected(connected);
   generation_base_ = MemberAt(0)->trainer->synced.iteration();
   step_ = generation_base_;
   if (last_checkpoint_.has_value() && generation_base_ < last_checkpoint_->step()) {

@@ -61,8 +61,7 @@ void RunMachine::CheckStart() {
     return SetReason("no worker has joined");
   }
   if (is_configure_requested_ && !configured_.has_value()) return;
-  const MembershipDecision decision = DecideMembership(
-      Candidates(), membership_, {.waiting_since = waiting_since_, .is_first = true}, now_);
+  const MembershipDecision decision = DecideMembers();
   SetReason(decision.reason);
   if (!decision.is_formed) return;
   if (configured_.has_value()) return Form(FormingCause::kStart, decision.reason);
@@ -289,8 +288,10 @@ void RunMachine::ForgetLostWorkers() {
   static constexpr MonotonicDuration kRemembered = std::chrono::seconds(60);
   std::erase_if(workers_, [this](const auto& entry) {
     const RunWorker& worker = entry.second;
-    return worker.lost_at.has_value() && now_ - *worker.lost_at > kRemembered &&
-           now_ >= reattach_until_;
+    const bool is_forgotten = worker.lost_at.has_value() && now_ - *worker.lost_at > kRemembered &&
+                              now_ >= reattach_until_;
+    if (is_forgotten) severed_.Forget(worker.id);
+    return is_forgotten;
   });
 }
 

@@ -36,6 +36,7 @@ CoordinatorSighting CoordinatorFinder::Look() {
   ++num_looks_;
   CoordinatorSighting sighting;
   sighting.newest_term = HighestTerm(options_.run_dir).value_or(0);
+  sighting.pulse = ReadPulse(options_.run_dir);
   const absl::StatusOr<CoordinatorInfo> info = ReadCoordinatorFile(options_.run_dir);
   if (!info.ok()) {
     sighting.trouble = std::string(info.status().message());

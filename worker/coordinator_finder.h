@@ -16,6 +16,7 @@
 #include <string>
 
 #include "coordinator/coordinator_file.h"
+#include "coordinator/pulse.h"
 #include "coordinator/recorder.h"
 
 namespace albef {
@@ -25,6 +26,7 @@ struct CoordinatorSighting {
   std::string authorization = {};
   CoordinatorInfo file = {};     // term 0: none, or a stale one
   int64_t newest_term = 0;       // that anybody has claimed
+  std::optional<Pulse> pulse;    // as it is in the file
   std::optional<Outcome> ended;  // the run has ended since this worker started
   std::string trouble = {};      // why there is nothing to dial
 

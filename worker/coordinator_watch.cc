@@ -29,10 +29,15 @@ void CoordinatorWatch::OnWelcome(int64_t term, Time now) {
   own_died_at_.reset();
   own_is_new_ = false;
   num_starts_ = 0;
+  led_at_.reset();
 }
 
 void CoordinatorWatch::OnClosed(const absl::Status& status, Time now) {
-  if (is_connected_) lost_at_ = sign_at_ = now;
+  if (is_connected_) {
+    lost_at_ = sign_at_ = now;
+    // What the first look finds may have been the last beat.
+    sighting_.pulse.reset();
+  }
   is_connected_ = false;
   last_failure_ = status;
   if (!IsRefusal(status)) {
@@ -47,6 +52,11 @@ void CoordinatorWatch::OnSighting(const CoordinatorSighting& sighting, Time now)
   if (sighting.newest_term > newest_term_) {
     newest_term_ = sighting.newest_term;
     sign_at_ = now;
+  }
+  const bool beats = sighting.pulse.has_value() && sighting_.pulse.has_value() &&
+                     *sighting.pulse != *sighting_.pulse;
+  if (!is_connected_ && beats && sighting.pulse->has_most && sighting.pulse->term >= newest_term_) {
+    led_at_ = sign_at_ = now;
   }
   sighting_ = sighting;
   has_looked_ = true;
@@ -77,8 +87,13 @@ bool CoordinatorWatch::OwnWasNewest() const {
   return own_pids_.contains(sighting_.file.pid) && sighting_.file.term >= newest_term_;
 }
 
+bool CoordinatorWatch::AreOthersLed(Time now) const {
+  return led_at_.has_value() && now - *led_at_ < Duration(kPulseLimit);
+}
+
 CoordinatorWatch::Duration CoordinatorWatch::Patience() const {
-  const Duration turn = options_.patience_per_order * std::max<int64_t>(options_.order, 0);
+  Duration turn = options_.patience_per_order * std::max<int64_t>(options_.order, 0);
+  if (led_at_.has_value()) turn += options_.starting;
   const int64_t awaited = std::max<int64_t>(newest_term_ - term_, own_is_new_ ? num_starts_ : 0);
   if (awaited == 0) return options_.patience + turn;
   constexpr int64_t kMaxDoublings = 5;
@@ -122,7 +137,7 @@ CoordinatorWatch::Decision CoordinatorWatch::Decide(Time now) {
     if (WasWelcomed() || sighting_.file.term != 0) decision.after_term = newest_term_;
     return decision;
   }
-  if (!WasWelcomed()) return {};
+  if (!WasWelcomed() || AreOthersLed(now)) return {};
   if (now - sign_at_ < Patience()) return {};
   return {.action = Action::kStart, .after_term = newest_term_};
 }

@@ -6,6 +6,9 @@
 //     gets the time that starting takes, and its successor twice as long: where the machine or its
 //     storage is slow, one of them gets through. So one dead coordinator is replaced by one, and a
 //     slow start is not overtaken by the next in line.
+//   - While the pulse in the run directory (coordinator/pulse.h) shows that the newest term's
+//     coordinator leads most of the members, whoever cannot reach it is itself cut off: it takes
+//     nothing over, and lets the others go first should that coordinator die.
 //   - With an external coordinator nobody takes over; after `wait` it ends.
 //   - A refusal that may heal (a stale coordinator answered) counts once it lasts.
 //
@@ -34,8 +37,8 @@ class CoordinatorWatch {
   struct Options {
     bool is_embedded = true;
     int64_t order = 0;
-    Duration patience = std::chrono::seconds(2);
-    Duration patience_per_order = std::chrono::seconds(1);
+    Duration patience = kTakeoverPatience;
+    Duration patience_per_order = kTakeoverPatiencePerOrder;
     Duration starting = std::chrono::seconds(10);  // between a claim and the first answer
     Duration wait = std::chrono::seconds(600);     // without any coordinator
     Duration refusal = std::chrono::seconds(5);
@@ -79,6 +82,8 @@ class CoordinatorWatch {
 
  private:
   bool OwnWasNewest() const;
+  // Whether others have a coordinator that this worker cannot reach.
+  bool AreOthersLed(Time now) const;
   // How long without a sign from any coordinator until this worker starts one.
   Duration Patience() const;
 
@@ -89,6 +94,7 @@ class CoordinatorWatch {
   Time sign_at_;  // somebody was there, or said that he comes
   CoordinatorSighting sighting_;
   int64_t newest_term_ = 0;
+  std::optional<Time> led_at_;  // the others, newest sign of it since this worker lost its session
   absl::Status last_failure_;
   std::optional<Time> refused_since_;
   absl::Status refusal_;

@@ -17,6 +17,7 @@
 #include "comm/mesh_server.h"
 #include "comm/nccl_communicator.h"
 #include "comm/slices.h"
+#include "comm/unreachable_peers.h"
 #include "common/clock.h"
 #include "common/fault_point.h"
 #include "common/format_absl.h"
@@ -141,6 +142,7 @@ class Trainer {
     failed.set_generation(generation_);
     failed.set_peer_rank(-1);
     failed.set_message(std::string(status.message()));
+    for (const int rank : UnreachableRanks(status)) failed.add_unreachable_ranks(rank);
     link_->Send(message);
   }
 

@@ -13,13 +13,17 @@
 #include <utility>
 #include <vector>
 
+#include "comm/unreachable_peers.h"
 #include "tests/comm/mesh_ranks.h"
 #include "tests/comm/tcp_proxy.h"
 
 namespace albef {
 namespace {
 
+using std::chrono::milliseconds;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 constexpr auto kAborted = absl::StatusCode::kAborted;
 constexpr auto kUnavailable = absl::StatusCode::kUnavailable;
@@ -447,6 +451,34 @@ TEST(MeshServer, ServesHundredsOfGenerationsWithoutGrowing) {
 #else
   EXPECT_LE(ResidentBytes(), resident + (16 << 20));
 #endif
+}
+
+TEST(MeshGroup, APeerAtWhoseAddressNothingAnswersIsNamedAfterTheSilenceLimit) {
+  MeshRanks ranks(3, {.run_id = "run", .token = "secret", .silence_limit = milliseconds(600)});
+  // Reserved by nobody else: port 1 of this machine.
+  ranks.address(0) = "127.0.0.1:1";
+  auto first = std::async(std::launch::async,
+                          [&] { return ranks.server(0).Join(ranks.Membership(0, 1)).status(); });
+  auto second = std::async(std::launch::async,
+                           [&] { return ranks.server(1).Join(ranks.Membership(1, 1)).status(); });
+  const absl::Status third = ranks.server(2).Join(ranks.Membership(2, 1)).status();
+  EXPECT_THAT(third, FailsWith(kUnavailable, "rank 0 at 127.0.0.1:1 cannot be reached"));
+  EXPECT_THAT(third, FailsWith(kUnavailable, "--advertise"));
+  EXPECT_THAT(UnreachableRanks(third), ElementsAre(0));
+  // Rank 1 says the same, unless it has heard before that rank 2 has given up. Rank 0 dials nobody.
+  EXPECT_EQ(second.get().code(), kUnavailable);
+  ranks.server(0).Leave({1, 1}, absl::AbortedError("next"));
+  EXPECT_THAT(UnreachableRanks(first.get()), IsEmpty());
+}
+
+TEST(MeshGroup, APeerThatListensButIsNotThereYetIsWaitedFor) {
+  MeshRanks ranks(2, {.run_id = "run", .token = "secret", .silence_limit = milliseconds(500)});
+  auto second = std::async(std::launch::async,
+                           [&] { return ranks.server(1).Join(ranks.Membership(1, 1)).status(); });
+  EXPECT_EQ(second.wait_for(milliseconds(1500)), std::future_status::timeout);
+  const auto first = ranks.server(0).Join(ranks.Membership(0, 1));
+  EXPECT_TRUE(first.ok()) << first.status();
+  EXPECT_TRUE(second.get().ok());
 }
 
 }  // namespace

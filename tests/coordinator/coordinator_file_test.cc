@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/file.h"
+#include "coordinator/pulse.h"
 #include "coordinator/run_token.h"
 
 namespace albef {
@@ -73,6 +74,19 @@ TEST(RunToken, ADamagedTokenIsNamedAndNotReplaced) {
   const auto token = EnsureRunToken(run_dir.path());
   EXPECT_EQ(token.status().code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(token.status().message()), HasSubstr("secrets/token"));
+}
+
+TEST(Pulse, IsReplacedInPlace) {
+  const TemporaryDirectory run_dir;
+  ASSERT_TRUE(CreateDirectories(run_dir.path() / "coordinator").ok());
+  EXPECT_FALSE(ReadPulse(run_dir.path()).has_value());
+  for (const Pulse& pulse : {Pulse{.term = 12, .beat = 123'456, .has_most = true},
+                             Pulse{.term = 13, .beat = 1, .has_most = false}}) {
+    ASSERT_TRUE(WritePulse(run_dir.path(), pulse).ok());
+    EXPECT_EQ(ReadPulse(run_dir.path()), pulse);
+  }
+  ASSERT_TRUE(WriteFileAtomic(run_dir.path() / "coordinator" / "pulse", "term x").ok());
+  EXPECT_FALSE(ReadPulse(run_dir.path()).has_value());
 }
 
 }  // namespace

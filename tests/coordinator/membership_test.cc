@@ -5,6 +5,8 @@
 
 #include <random>
 
+#include "coordinator/severed_pairs.h"
+
 namespace albef {
 namespace {
 
@@ -225,6 +227,68 @@ TEST(Admission, NobodyIsInterruptedForASpare) {
   const std::vector<Candidate> candidates = {Member("a", "n1", 0), Ready("b", "n2", 1)};
   EXPECT_FALSE(
       DecideAdmission(candidates, {.virtual_ranks = 1}, true, kStart + seconds(60)).is_resize_due);
+}
+
+TEST(Membership, TwoThatCannotReachEachOtherNeverTakePartTogether) {
+  std::vector<Candidate> candidates = {Member("a", "n1", 0), Member("b", "n2", 1),
+                                       Member("c", "n3", 2)};
+  candidates[0].cut_off_from = {"b"};
+  candidates[1].cut_off_from = {"a"};
+  MembershipDecision decision = Decide(candidates, {}, false, seconds(0));
+  EXPECT_THAT(decision.members, ElementsAre("a", "c"));
+  EXPECT_THAT(decision.spares, ElementsAre("b"));
+  EXPECT_EQ(decision.reason,
+            "2 workers take part without those that cannot reach others: n2 rank 1, 1 spare");
+  // The one who has most such others goes, and nobody else then has to.
+  candidates[0].cut_off_from = {"b", "c"};
+  candidates[2].cut_off_from = {"a"};
+  EXPECT_THAT(Decide(candidates, {}, false, seconds(0)).members, ElementsAre("b", "c"));
+}
+
+TEST(Membership, TooFewThatReachEachOtherAreWaitedForByName) {
+  std::vector<Candidate> candidates = {Member("a", "n1", 0), Member("b", "n2", 1)};
+  candidates[0].cut_off_from = {"b"};
+  candidates[1].cut_off_from = {"a"};
+  const MembershipDecision decision =
+      Decide(candidates, {.min_workers = 2}, false, std::chrono::hours(1));
+  EXPECT_FALSE(decision.is_formed);
+  EXPECT_EQ(decision.reason,
+            "waiting for 1 of 2 workers without those that cannot reach others: n2 rank 1");
+}
+
+TEST(Membership, ANewcomerThatCannotReachAMemberInterruptsNobody) {
+  std::vector<Candidate> candidates = {Member("a", "n1", 0), Ready("b", "n2", 1)};
+  candidates[1].cut_off_from = {"a"};
+  EXPECT_FALSE(DecideAdmission(candidates, {}, true, kStart + seconds(60)).is_resize_due);
+  candidates[1].cut_off_from = {"gone"};
+  EXPECT_TRUE(DecideAdmission(candidates, {}, true, kStart + seconds(60)).is_resize_due);
+}
+
+TEST(SeveredPairs, AreTriedAgainEachTimeLater) {
+  SeveredPairs pairs;
+  pairs.Note("b", "a", kStart);
+  pairs.Note("a", "b", kStart + seconds(1));  // the other says so too
+  EXPECT_THAT(pairs.PartnersOf("a", kStart + milliseconds(9999)), ElementsAre("b"));
+  EXPECT_THAT(pairs.PartnersOf("b", kStart + milliseconds(9999)), ElementsAre("a"));
+  EXPECT_THAT(pairs.PartnersOf("c", kStart), IsEmpty());
+  EXPECT_THAT(pairs.PartnersOf("a", kStart + seconds(10)), IsEmpty());
+  pairs.Note("a", "b", kStart + seconds(30));
+  EXPECT_THAT(pairs.PartnersOf("a", kStart + seconds(49)), ElementsAre("b"));
+  for (int i = 0; i < 20; ++i) pairs.Note("a", "b", kStart + std::chrono::hours(i + 1));
+  EXPECT_THAT(pairs.PartnersOf("a", kStart + std::chrono::hours(20) + seconds(599)),
+              ElementsAre("b"));
+  EXPECT_THAT(pairs.PartnersOf("a", kStart + std::chrono::hours(20) + seconds(600)), IsEmpty());
+}
+
+TEST(SeveredPairs, AreForgottenWhenTheyConnectOrGo) {
+  SeveredPairs pairs;
+  pairs.Note("a", "b", kStart);
+  pairs.Note("a", "c", kStart);
+  const std::vector<std::string> connected = {"b", "a"};
+  pairs.OnConnected(connected);
+  EXPECT_THAT(pairs.PartnersOf("a", kStart), ElementsAre("c"));
+  pairs.Forget("c");
+  EXPECT_THAT(pairs.PartnersOf("a", kStart), IsEmpty());
 }
 
 }  // namespace

@@ -997,5 +997,98 @@ TEST(RunMachine, ACheckpointOfAPausedRunIsOfTheBoundaryItIsHeldAt) {
   ExpectSucceeds(*cluster);
 }
 
+// Rank 1 of generation 1 says that nothing answers at rank 0's address.
+void SayUnreachable(FakeCluster& cluster, int64_t generation) {
+  v1::WorkerMessage message;
+  v1::FromTrainer& from = *message.mutable_from_trainer();
+  from.set_incarnation(1);
+  v1::CommunicationFailed& failed = *from.mutable_message()->mutable_communication_failed();
+  failed.set_generation(generation);
+  failed.set_message("peer rank 0 cannot be reached");
+  failed.add_unreachable_ranks(0);
+  cluster.worker("b").to_machine.emplace_back(MonotonicTime(), message);
+}
+
+TEST(RunMachine, TwoMembersThatCannotReachEachOtherArePartedAndTriedAgainLater) {
+  FakeCluster::Options options = TwoWorkers();
+  options.run.target_step = 1000;
+  auto cluster = Running(options);
+  cluster->Advance(seconds(1));
+  SayUnreachable(*cluster, 1);
+  cluster->Advance(seconds(2));
+  EXPECT_EQ(WorkerStates(*cluster), "a:0:running b:-1:spare ");
+  EXPECT_EQ(cluster->machine().generation(), 2);
+  cluster->Advance(seconds(7));
+  EXPECT_EQ(cluster->machine().generation(), 2);
+  ASSERT_TRUE(
+      cluster->AdvanceUntil([&] { return cluster->machine().generation() == 3; }, seconds(3)));
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING));
+  EXPECT_EQ(WorkerStates(*cluster), "a:0:running b:1:running ");
+  EXPECT_THAT(cluster->EventsOf("trainer_killed"), IsEmpty());
+}
+
+TEST(RunMachine, WhoLosesMostMembersLetsThemTakeOverBeforeItGoesOnWithoutThem) {
+  FakeCluster::Options options = TwoWorkers();
+  options.machine.can_be_taken_over = true;
+  options.run.virtual_ranks = 3;
+  options.expected_workers = 3;
+  FakeCluster cluster(options);
+  for (const char* name : {"a", "b", "c"}) cluster.Add(name, name, name[0] - 'a');
+  ASSERT_TRUE(cluster.AdvanceUntilState(v1::RUN_STATE_RUNNING));
+  cluster.Advance(milliseconds(500));
+  EXPECT_TRUE(cluster.machine().HasMostMembers());
+  cluster.Disconnect("b");
+  cluster.Disconnect("c");
+  cluster.Advance(seconds(1));
+  EXPECT_FALSE(cluster.machine().HasMostMembers());
+  EXPECT_THAT(cluster.machine().Status().reason(), HasSubstr("most members are lost"));
+  // b, of order 1, takes over after 3 s, and gets 3 s more to begin.
+  EXPECT_FALSE(cluster.AdvanceUntilState(v1::RUN_STATE_RUNNING, milliseconds(4900)));
+  ASSERT_TRUE(cluster.AdvanceUntilState(v1::RUN_STATE_RUNNING, seconds(1)));
+  EXPECT_EQ(cluster.machine().Status().num_members(), 1);
+  EXPECT_TRUE(cluster.machine().HasMostMembers());
+  ExpectSucceeds(cluster);
+}
+
+TEST(RunMachine, WhoTakesOverAFormingRunWaitsForTheOldHostOnlyWhileOthersComeBack) {
+  FakeCluster::Options options = TwoWorkers();
+  options.machine.can_be_taken_over = true;
+  options.machine.membership.join_window = seconds(60);
+  options.run.virtual_ranks = 3;
+  options.expected_workers = 3;
+  FakeCluster cluster(options);
+  for (const char* name : {"a", "b", "c"}) cluster.Add(name, name, name[0] - 'a');
+  ASSERT_TRUE(cluster.AdvanceUntilState(v1::RUN_STATE_RUNNING));
+  cluster.Advance(milliseconds(500));
+  cluster.Disconnect("b");
+  cluster.Disconnect("c");
+  cluster.Advance(seconds(1));
+  ASSERT_EQ(cluster.machine().state(), v1::RUN_STATE_FORMING);
+  cluster.RestartCoordinator();
+  cluster.Disconnect("a");
+  cluster.Reconnect("b");
+  cluster.Advance(milliseconds(500));
+  EXPECT_FALSE(cluster.machine().HasMostMembers());
+  cluster.Reconnect("c");
+  cluster.Advance(milliseconds(100));
+  EXPECT_TRUE(cluster.machine().HasMostMembers());
+  EXPECT_FALSE(cluster.AdvanceUntilState(v1::RUN_STATE_RUNNING, milliseconds(1800)));
+  ASSERT_TRUE(cluster.AdvanceUntilState(v1::RUN_STATE_RUNNING, seconds(1)))
+      << cluster.machine().Status().reason();
+  EXPECT_EQ(cluster.machine().Status().num_members(), 2);
+  EXPECT_TRUE(cluster.machine().HasMostMembers());
+  ExpectSucceeds(cluster);
+}
+
+TEST(RunMachine, WhoKeepsHalfOfTheMembersGoesOnAtOnce) {
+  FakeCluster::Options options = TwoWorkers();
+  options.machine.can_be_taken_over = true;
+  auto cluster = Running(options);
+  cluster->Disconnect("b");
+  ASSERT_TRUE(cluster->AdvanceUntil([&] { return cluster->machine().generation() == 2; }));
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING, milliseconds(500)));
+  ExpectSucceeds(*cluster);
+}
+
 }  // namespace
 }  // namespace albef

@@ -211,5 +211,47 @@ TEST(CoordinatorWatch, ARefusalThatCannotHealCountsAtOnce) {
   EXPECT_EQ(watch.Decide(kStart).action, Action::kRefused);
 }
 
+// The pulse of term 4 as seen from kStart + `after` on, every 500 ms for so long.
+void Beat(CoordinatorWatch& watch, CoordinatorWatch::Duration after,
+          CoordinatorWatch::Duration duration, bool has_most, int64_t newest_term = 4) {
+  static int64_t beat = 0;
+  for (auto past = milliseconds(0); past <= duration; past += milliseconds(500)) {
+    CoordinatorSighting sighting = Sighting(4, 111, newest_term);
+    sighting.pulse = Pulse{.term = 4, .beat = ++beat, .has_most = has_most};
+    watch.OnSighting(sighting, kStart + after + past);
+  }
+}
+
+TEST(CoordinatorWatch, TakesNothingOverFromACoordinatorThatLeadsTheOthers) {
+  CoordinatorWatch watch = Orphan(0);
+  Beat(watch, seconds(50), seconds(100), /*has_most=*/true);
+  EXPECT_EQ(watch.Decide(kStart + seconds(151)).action, Action::kNone);
+  // Should it die, those that it led go first.
+  EXPECT_EQ(watch.Decide(kStart + seconds(150) + seconds(11)).action, Action::kNone);
+  EXPECT_EQ(watch.Decide(kStart + seconds(150) + seconds(12)).action, Action::kStart);
+}
+
+TEST(CoordinatorWatch, TakesOverFromACoordinatorThatHasLostMostMembersOrItsTerm) {
+  CoordinatorWatch watch = Orphan(1);
+  Beat(watch, seconds(50), seconds(3), /*has_most=*/false);
+  EXPECT_EQ(watch.Decide(kStart + seconds(53)).action, Action::kStart);
+  CoordinatorWatch other = Orphan(1);
+  Beat(other, seconds(50), seconds(20), /*has_most=*/true, /*newest_term=*/5);
+  EXPECT_EQ(other.Decide(kStart + seconds(70)).action, Action::kStart);
+}
+
+TEST(CoordinatorWatch, ALastBeatThatIsFoundAfterTheSessionIsNoSign) {
+  CoordinatorWatch watch({.order = 0}, kStart);
+  Beat(watch, seconds(0), seconds(1), /*has_most=*/true);
+  watch.OnWelcome(4, kStart + seconds(1));
+  watch.OnClosed(kBroken, kStart + seconds(50));
+  for (const int64_t second : {50, 51, 52}) {
+    CoordinatorSighting sighting = Sighting(4, 111, 4);
+    sighting.pulse = Pulse{.term = 4, .beat = 77, .has_most = true};
+    watch.OnSighting(sighting, kStart + seconds(second));
+  }
+  EXPECT_EQ(watch.Decide(kStart + seconds(52)).action, Action::kStart);
+}
+
 }  // namespace
 }  // namespace albef
