@@ -7,6 +7,7 @@ export LC_ALL=C.UTF-8
 readonly packages=(
   build-essential cmake ninja-build ccache mold git ca-certificates pkg-config
   python3 python3-pip python3-venv
+  iproute2
   libabsl-dev libspdlog-dev libfmt-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev libsimdjson-dev
   libutf8proc-dev libxxhash-dev libjpeg-dev libpng-dev libwebp-dev zlib1g-dev
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc

@@ -139,6 +139,11 @@ class Cluster:
                                                        "--listen", self._address or "127.0.0.1:0"], {})
 
     def start_worker(self, order, *, of=None, host=None):
+        environment = self.worker_environment(order, of or self.num_workers, host)
+        self.workers[order] = self._popen(f"worker-{order}", self.worker_command(order), environment)
+        return self.workers[order]
+
+    def worker_command(self, order):
         command = [BIN / "albef-worker", "--config", self.config, "--run-dir", self.run_dir]
         for setting in self.settings:
             command += ["--set", setting]
@@ -146,10 +151,11 @@ class Cluster:
             command += ["--resume", self.resume]
         if self.external:
             command += ["--coordinator", self._address]
-        environment = {"SLURM_PROCID": str(order), "SLURM_STEP_NUM_TASKS": str(of or self.num_workers),
-                       "ALBEF_HOST": host or (self.hosts[order] if order < len(self.hosts) else "n1")}
-        self.workers[order] = self._popen(f"worker-{order}", command, environment)
-        return self.workers[order]
+        return command
+
+    def worker_environment(self, order, of, host):
+        return {"SLURM_PROCID": str(order), "SLURM_STEP_NUM_TASKS": str(of),
+                "ALBEF_HOST": host or (self.hosts[order] if order < len(self.hosts) else "n1")}
 
     def _popen(self, name, command, environment):
         environment = {**os.environ, "OMP_WAIT_POLICY": "passive", **environment}
@@ -193,6 +199,10 @@ class Cluster:
 
     def processes(self, program=None):
         return [p for p in processes_of(self.run_dir) if program in (None, p.program)]
+
+    def term(self):
+        """Of the newest coordinator; 0: there was none."""
+        return self._file().get("term", 0)
 
     def coordinator_pid(self):
         return self._file().get("pid", 0)
