@@ -21,8 +21,8 @@
 //   3. The ranks of an Assign are 0 … n−1, members[rank] is the receiver, n ≤ V, and members are
 //      in the order of membership.h.
 //   4. A message of an older session, incarnation or generation changes nothing but its report.
-//   5. A trainer that parks is, within a bound, assigned, or a spare with all V places taken, or
-//      the reason names what is waited for.
+//   5. A trainer that parks is, within a bound, assigned, or a spare with all V places taken or
+//      without a way to some member, or the reason names what is waited for.
 //   6. Workers that come and go for ever cannot stop the run: between two interruptions for their
 //      sake lies at least one iteration; generations without any iteration end the run after a
 //      bounded number.
