@@ -3,8 +3,8 @@
 
     benchmarks/unplugging.py [--repeats 10] [--heartbeat-limits 5,2]
 
-Three hosts as in tests/dist/hosts_test.py, one worker each, the model of tests/dist/tiny.yaml; all limits but the
-heartbeat's are the defaults. From the moment at which the cable is pulled to the first step of a later generation
+Three hosts as in tests/dist/hosts_test.py, one worker each, the model of tests/dist/tiny.yaml; the coordinator is
+on a fourth host, then embedded. From the moment at which the cable is pulled to the first step of a later generation
 in metrics.jsonl; then the host is plugged in again and everybody waited for. Root, or user namespaces.
 """
 import argparse
