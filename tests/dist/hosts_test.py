@@ -222,9 +222,12 @@ class Mpirun(HostsTest):
         command += ["--", "--config", TINY, "--run-dir", cluster.run_dir, "--insecure"]
         for setting in (f"data.root={self.data}", *IMPATIENT, *SETTINGS):
             command += ["--set", setting]
+        # What mpirun's daemons leave in /tmp is named after the host and mpirun's pid, and both come again.
+        temporary = tempfile.mkdtemp(prefix="tmp-", dir=self.folder)
         with tempfile.TemporaryFile(mode="w+") as log:
             process = subprocess.Popen([str(a) for a in command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                       stderr=log, env={**os.environ, "ALBEF_BIN": str(BIN), **environment})
+                                       stderr=log, env={**os.environ, "ALBEF_BIN": str(BIN), "TMPDIR": temporary,
+                                                        **environment})
             def read_log():
                 log.seek(0)
                 return log.read()
