@@ -208,9 +208,13 @@ class Network:
         return sum(qdisc["drops"] for text in shown for qdisc in json.loads(text))
 
     def repair(self):
-        """Ends all faults."""
+        """Ends all faults, and what they leave behind for a moment: a host that looked for another one in vain tells
+        a program at once that there is no way, up to a second after the cable is back, and mpirun's daemons give up."""
         for repair in list(self._repairs.values()):
             repair()
+        _run("ip", "neighbour", "flush", "dev", self.SWITCH)
+        for host in self.hosts:
+            self.run(host, "ip", "neighbour", "flush", "dev", "eth0")
 
     def num_bytes(self, host):
         """That went through its cable, in both directions."""
