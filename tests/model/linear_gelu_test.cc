@@ -17,8 +17,8 @@ struct ValueAndGradients {
 };
 
 // With weights for the sum of the values that differ from one to the next.
-ValueAndGradients Run(const torch::Tensor& x, const torch::Tensor& weight,
-                      const torch::Tensor& bias) {
+ValueAndGradients ForwardAndBackward(const torch::Tensor& x, const torch::Tensor& weight,
+                                     const torch::Tensor& bias) {
   const std::vector<torch::Tensor> leaves = {x.detach().clone().requires_grad_(),
                                              weight.detach().clone().requires_grad_(),
                                              bias.detach().clone().requires_grad_()};
@@ -37,9 +37,9 @@ TEST(LinearGelu, EqualsGeluOfTheLinearLayerAndItsGradients) {
   const torch::Tensor x = torch::randn({3, 50, 40});
   const torch::Tensor weight = torch::randn({70, 40}) / 4;
   const torch::Tensor bias = torch::randn({70});
-  const ValueAndGradients in_float = Run(x, weight, bias);
+  const ValueAndGradients in_float = ForwardAndBackward(x, weight, bias);
   const ValueAndGradients in_double =
-      Run(x.to(torch::kDouble), weight.to(torch::kDouble), bias.to(torch::kDouble));
+      ForwardAndBackward(x.to(torch::kDouble), weight.to(torch::kDouble), bias.to(torch::kDouble));
   EXPECT_EQ(in_float.value.sizes(), (std::vector<int64_t>{3, 50, 70}));
   EXPECT_TRUE(torch::allclose(in_float.value.to(torch::kDouble), in_double.value, 1e-5, 1e-5));
   for (size_t i = 0; i < in_float.gradients.size(); ++i) {
