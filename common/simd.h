@@ -1,8 +1,11 @@
-// Two ways to use AVX2 where there is one. Only for integer arithmetic and float arithmetic without
-// contraction, whose results do not depend on the instruction set.
+// Ways to use AVX2 and AVX-512 where they are. Only for integer arithmetic and float arithmetic
+// without contraction, whose results do not depend on the instruction set.
 //
 // ALBEF_SIMD_CLONES before a function: compiled for AVX2 too, and the right one chosen when the
 // program is loaded. For loops that the compiler vectorises well.
+//
+// ALBEF_WIDE_SIMD_CLONES: likewise, and for AVX-512 as well, where twice the width pays: long
+// chains of arithmetic. AVX-512 has fused multiply-add, so the file needs -ffp-contract=off.
 //
 // ALBEF_HAS_AVX2_KERNELS is defined where a function may have a twin in intrinsics, with
 // __attribute__((target("avx2"))), to be called where CpuHasAvx2(). The plain function stays, for
@@ -19,8 +22,10 @@
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
     !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define ALBEF_SIMD_CLONES __attribute__((target_clones("default", "avx2")))
+#define ALBEF_WIDE_SIMD_CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
 #else
 #define ALBEF_SIMD_CLONES
+#define ALBEF_WIDE_SIMD_CLONES
 #endif
 
 namespace albef {

@@ -7,6 +7,7 @@
 #include "model/activation_checkpointing.h"
 #include "model/attention.h"
 #include "model/dropout.h"
+#include "model/embedding_lookup.h"
 
 namespace albef {
 namespace {
@@ -208,7 +209,7 @@ torch::Tensor BertLayerImpl::CrossAttend(const torch::Tensor& x_MD,
 }
 
 torch::Tensor BertLayerImpl::FeedForward(const torch::Tensor& x) {
-  const torch::Tensor inner = output_(at::gelu(intermediate_(x)));
+  const torch::Tensor inner = output_(intermediate_->ForwardGelu(x));
   return output_norm_(Dropout(inner, hidden_dropout_, is_training()) + x);
 }
 
@@ -227,7 +228,7 @@ torch::Tensor BertEmbeddingsImpl::forward(const torch::Tensor& ids_RT) {
   const int64_t length = ids_RT.size(1);
   TORCH_CHECK(length <= position_->weight.size(0), "text of ", length,
               " tokens, but max_position_embeddings is ", position_->weight.size(0));
-  const torch::Tensor sum_RTD = at::embedding(word_->weight, ids_RT, pad_token_id_) +
+  const torch::Tensor sum_RTD = LookUp(word_->weight, ids_RT, pad_token_id_) +
                                 token_type_->weight.select(0, 0) +
                                 position_->weight.narrow(0, 0, length);
   return Dropout(norm_(sum_RTD), hidden_dropout_, is_training());
@@ -341,7 +342,7 @@ BertPredictionsImpl::BertPredictionsImpl(const BertOptions& options) {
 
 torch::Tensor BertPredictionsImpl::forward(const torch::Tensor& hidden_ND,
                                            const torch::Tensor& word_weight_VD) {
-  return MixedLinear(norm_(at::gelu(dense_(hidden_ND))), word_weight_VD, bias_, decoder_shadow_,
+  return MixedLinear(norm_(dense_->ForwardGelu(hidden_ND)), word_weight_VD, bias_, decoder_shadow_,
                      bias_.scalar_type());
 }
 

@@ -1,10 +1,16 @@
 #include "model/layers.h"
 
+#include "model/linear_gelu.h"
+
 namespace albef {
 
 LinearImpl::LinearImpl(int64_t in, int64_t out) {
   weight = register_parameter("weight", torch::zeros({out, in}));
   bias = register_parameter("bias", torch::zeros({out}));
+}
+
+torch::Tensor LinearImpl::ForwardGelu(const torch::Tensor& x) {
+  return shadow_.weight_NK.defined() ? at::gelu(forward(x)) : LinearGelu(x, weight, bias);
 }
 
 void LinearImpl::BindShadows(const ShadowSource& shadow_of) {

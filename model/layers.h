@@ -22,6 +22,8 @@ class LinearImpl : public torch::nn::Module, public ShadowReader {
   torch::Tensor forward(const torch::Tensor& x) {
     return MixedLinear(x, weight, bias, shadow_, at::kBFloat16);
   }
+  // GELU of what forward() gives.
+  torch::Tensor ForwardGelu(const torch::Tensor& x);
   void BindShadows(const ShadowSource& shadow_of) override;
 
   torch::Tensor weight;  // (out, in)

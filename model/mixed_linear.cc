@@ -72,12 +72,38 @@ class MixedLinearFunction : public torch::autograd::Function<MixedLinearFunction
   }
 };
 
+// at::linear with one node in the graph instead of four. Its gradients are tensors of their own,
+// not views of such, which autograd adds to where they lie.
+class PlainLinearFunction : public torch::autograd::Function<PlainLinearFunction> {
+ public:
+  static Variable forward(AutogradContext* context, const Variable& x, const Variable& weight_NK,
+                          const Variable& bias_N) {
+    context->save_for_backward({x, weight_NK});
+    return at::linear(x, weight_NK, bias_N);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const torch::Tensor gradient_MN = gradients[0].reshape({-1, gradients[0].size(-1)});
+    torch::Tensor x_gradient;
+    if (context->needs_input_grad(0)) {
+      x_gradient = Unflatten(at::mm(gradient_MN, saved[1]), gradients[0]);
+    }
+    return {x_gradient, at::mm(gradient_MN.t(), saved[0].reshape({-1, saved[0].size(-1)})),
+            gradient_MN.sum(0)};
+  }
+};
+
 }  // namespace
 
 torch::Tensor MixedLinear(const torch::Tensor& x, const torch::Tensor& weight_NK,
                           const torch::Tensor& bias_N, const LinearShadow& shadow,
                           torch::ScalarType result_type) {
-  if (!shadow.weight_NK.defined()) return at::linear(x, weight_NK, bias_N);
+  if (!shadow.weight_NK.defined()) {
+    return x.is_cpu() && torch::GradMode::is_enabled()
+               ? PlainLinearFunction::apply(x, weight_NK, bias_N)
+               : at::linear(x, weight_NK, bias_N);
+  }
   if (torch::GradMode::is_enabled()) {
     return MixedLinearFunction::apply(x, weight_NK, bias_N, shadow, result_type);
   }

@@ -46,7 +46,7 @@ VisionMlpImpl::VisionMlpImpl(const VisionOptions& options) {
 }
 
 torch::Tensor VisionMlpImpl::forward(const torch::Tensor& x_BPD) {
-  return fc2_(at::gelu(fc1_(x_BPD)));
+  return fc2_(fc1_->ForwardGelu(x_BPD));
 }
 
 VisionBlockImpl::VisionBlockImpl(const VisionOptions& options) {
