@@ -72,8 +72,7 @@ class MixedLinearFunction : public torch::autograd::Function<MixedLinearFunction
   }
 };
 
-// at::linear with one node in the graph instead of four. Its gradients are tensors of their own,
-// not views of such, which autograd adds to where they lie.
+// at::linear with one node in the graph instead of four, and the same bits.
 class PlainLinearFunction : public torch::autograd::Function<PlainLinearFunction> {
  public:
   static Variable forward(AutogradContext* context, const Variable& x, const Variable& weight_NK,
