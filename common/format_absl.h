@@ -1,5 +1,5 @@
-// Lets fmt and spdlog print absl::string_view, which is not std::string_view with the distribution's Abseil:
-// spdlog::error("{}", status.message()).
+// Lets fmt and spdlog print absl::string_view, which is not std::string_view with the
+// distribution's Abseil: spdlog::error("{}", status.message()).
 #ifndef ALBEF_COMMON_FORMAT_ABSL_H_
 #define ALBEF_COMMON_FORMAT_ABSL_H_
 

@@ -18,7 +18,7 @@ enum class RandomPurpose : uint32_t {
   kCaptionChoice = 3,
   kImageAugmentation = 4,
   kTokenMasking = 5,
-  kCompute = 6,  // LibTorch's generator: what dropout and hard negatives of a virtual rank start from
+  kCompute = 6,  // LibTorch's generator: where a virtual rank's dropout and negatives start
   kSynthetic = 7,
   kSubstitute = 8,
   kDropout = 9,

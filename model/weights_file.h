@@ -13,8 +13,8 @@
 namespace albef {
 
 // Reads a .safetensors file or one of torch.save (.pth, .pt, .bin): a dict of tensors, or a dict
-// that holds one under "model" or "state_dict"; or the training state in a checkpoint folder of ours
-// (of a run directory, its newest). The tensors are read-only views that keep the file mapped.
+// that holds one under "model" or "state_dict"; or the training state in a checkpoint folder of
+// ours (of a run directory, its newest). The tensors are read-only views that keep the file mapped.
 // INVALID_ARGUMENT names the file and what is wrong with it; a damaged checkpoint is DATA_LOSS.
 absl::StatusOr<TensorMap> ReadWeights(const std::filesystem::path& path);
 
