@@ -4,9 +4,9 @@
 // Environment:
 //   ALBEF_HOST      what the run calls this machine, instead of its name: for tests with several
 //                   "hosts" on one machine
-//   ALBEF_EXIT_DIR  a folder where the exit code is left as an empty file <order>=<code>, for
-//                   deploy/mpirun/pretrain.sh: mpirun itself does not pass it on, and a name still
-//                   finds room on a disk that is full
+//   ALBEF_EXIT_DIR  a folder where an empty file <order> says that this worker runs, which becomes
+//                   <order>=<exit code> at its end, for deploy/mpirun/pretrain.sh: mpirun itself
+//                   does not pass it on, and a name still finds room on a disk that is full
 #include <fcntl.h>
 #include <sched.h>
 #include <spdlog/spdlog.h>
@@ -17,6 +17,7 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -165,12 +166,32 @@ bool SpansHosts(const Arguments& arguments, const Launch& launch) {
   return !local.ok() || !IsLoopback(*local);
 }
 
-void LeaveExitCode(int64_t order, int exit_code) {
+// Of this worker in ALBEF_EXIT_DIR; empty where nobody asks.
+fs::path ExitFile(int64_t order) {
   const char* folder = std::getenv("ALBEF_EXIT_DIR");
-  if (folder == nullptr || *folder == '\0') return;
-  const fs::path path = fs::path(folder) / fmt::format("{}={}", order, exit_code);
+  if (folder == nullptr || *folder == '\0') return {};
+  return fs::path(folder) / std::to_string(order);
+}
+
+absl::Status CreateEmpty(const fs::path& path) {
   const FileDescriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
-  if (!file.valid()) spdlog::warn("{}", ErrnoStatus(errno, "create", path).message());
+  return file.valid() ? absl::OkStatus() : ErrnoStatus(errno, "create", path);
+}
+
+// Where this fails LeaveExitCode says so.
+void PromiseExitCode(int64_t order) {
+  const fs::path file = ExitFile(order);
+  if (!file.empty()) CreateEmpty(file).IgnoreError();
+}
+
+void LeaveExitCode(int64_t order, int exit_code) {
+  const fs::path promised = ExitFile(order);
+  if (promised.empty()) return;
+  const fs::path file = fmt::format("{}={}", promised.string(), exit_code);
+  if (::rename(promised.c_str(), file.c_str()) == 0) return;
+  if (const absl::Status status = CreateEmpty(file); !status.ok()) {
+    spdlog::warn("{}", status.message());
+  }
 }
 
 // A coordinator that somebody else started has another working directory.
@@ -258,6 +279,7 @@ int RunWorker(const Arguments& arguments, Launch& launch) {
     // A killed mpirun or daemon of its takes nothing with it.
     ::prctl(PR_SET_PDEATHSIG, SIGHUP);
   }
+  PromiseExitCode(launch.order);
   spdlog::info("worker id={} order={} of={} run_dir={}", options.worker_id, launch.order,
                launch.expected_workers, LogValue(options.run_dir.string()));
   return Supervisor(std::move(options)).Run();

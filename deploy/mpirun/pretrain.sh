@@ -10,6 +10,8 @@ export LC_ALL=C.UTF-8
 bin=${ALBEF_BIN:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/build/release/bin}
 # Between the end of the run and the end of mpirun.
 readonly grace_s=10
+# For workers that mpirun left behind: the coordinator gives them 120 s for a checkpoint.
+readonly leave_s=130
 
 usage() {
   cat <<END
@@ -69,7 +71,7 @@ if ! mkdir -p "$run_dir" || ! run_dir=$(cd "$run_dir" && pwd) ||
 fi
 # Of this script alone, not where the run may fill the disk.
 scratch=$(mktemp)
-trap 'rm -rf "$exits" "$scratch"' EXIT
+trap 'rm -rf "$exits" "$scratch" || true' EXIT
 
 # What follows is asked again and again while signals may come, and bash 5.2 mixes up a trap with a
 # command substitution that it is reading: so there is none, answers come in variables and files.
@@ -150,6 +152,15 @@ mpirun=$!
 set +m
 if [[ $drained == yes ]]; then drain; fi
 
+# Whether a worker has not left its code yet.
+is_any_left() {
+  local file
+  for file in "$exits"/*; do
+    if [[ -e $file && $file != *=* ]]; then return 0; fi
+  done
+  return 1
+}
+
 # A fault of one worker that no other can make good: they would wait for it in vain.
 is_hopeless() {
   find_gravest_code
@@ -170,7 +181,19 @@ while is_running; do
   fi
   pause
 done
-wait "$mpirun" 2>/dev/null || true
+status=0
+wait "$mpirun" 2>/dev/null || status=$?
+# A killed mpirun takes nothing with it: its workers leave by themselves.
+if ((status > 128)) && [[ -z $ended_at ]]; then
+  deadline=$((SECONDS + leave_s))
+  while is_any_left && ((SECONDS < deadline && interrupts < 2)); do
+    if [[ -z $ended_at ]] && has_ended; then
+      ended_at=$SECONDS
+      deadline=$((SECONDS + grace_s))
+    fi
+    pause
+  done
+fi
 
 trap '' USR2 TERM INT
 find_gravest_code

@@ -183,9 +183,16 @@ class MpirunTest(unittest.TestCase):
         mpirun = next(int(p.parent.name) for p in pathlib.Path("/proc").glob("[0-9]*/stat")
                       if p.exists() and p.read_text().rpartition(")")[2].split()[1] == str(process.pid) and
                       "(mpirun)" in p.read_text())
+        # One of them takes its time.
+        os.kill(pids[1], signal.SIGSTOP)
         os.kill(mpirun, signal.SIGKILL)
+        self.expect_nobody_left([pids[0]])
+        with self.assertRaises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+        os.kill(pids[1], signal.SIGCONT)
         self.expect_exit(process, 75)
         self.expect_nobody_left(pids)
+        self.assertEqual(list(self.run_dir.glob(".exits.*")), [])
 
     def test_an_mpirun_that_does_not_return_is_ended(self):
         stand_in = self.folder / "stand-in"
