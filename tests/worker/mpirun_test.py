@@ -177,21 +177,25 @@ class MpirunTest(unittest.TestCase):
         self.expect_nobody_left([pids[1]])
 
     def test_workers_leave_when_mpirun_is_killed(self):
+        marks = self.folder / "marks"
+        marks.mkdir()
+        self.environment |= {"ALBEF_FAULT": "supervisor.1/shutdown:hold", "ALBEF_FAULT_DIR": str(marks)}
         process = self.start()
         self.wait_for_sessions(2)
-        pids = [*self.worker_pids().values(), self.coordinator_pid()]
+        pids = self.worker_pids()
+        coordinator = self.coordinator_pid()
         mpirun = next(int(p.parent.name) for p in pathlib.Path("/proc").glob("[0-9]*/stat")
                       if p.exists() and p.read_text().rpartition(")")[2].split()[1] == str(process.pid) and
                       "(mpirun)" in p.read_text())
-        # One of them takes its time.
-        os.kill(pids[1], signal.SIGSTOP)
         os.kill(mpirun, signal.SIGKILL)
-        self.expect_nobody_left([pids[0]])
+        # One of them takes its time.
+        mark = marks / "supervisor.1-shutdown-hold"
+        self.wait_until(mark.exists, "hold")
         with self.assertRaises(subprocess.TimeoutExpired):
             process.wait(timeout=1)
-        os.kill(pids[1], signal.SIGCONT)
+        mark.unlink()
         self.expect_exit(process, 75)
-        self.expect_nobody_left(pids)
+        self.expect_nobody_left([*pids.values(), coordinator])
         self.assertEqual(list(self.run_dir.glob(".exits.*")), [])
 
     def test_an_mpirun_that_does_not_return_is_ended(self):
