@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
-#include <vector>
 
 #include "common/simd.h"
+#include "model/linear_rows.h"
 
 namespace albef {
 namespace {
@@ -86,16 +86,6 @@ void ForEachRow(const torch::Tensor& x_MN, const RowFunction& function) {
                    });
 }
 
-// (…,K) → (M,K).
-torch::Tensor Rows(const torch::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
-
-// (M,·) → (…,·) as `like` has its leading dimensions.
-torch::Tensor Unflatten(const torch::Tensor& rows, const torch::Tensor& like) {
-  std::vector<int64_t> shape = like.sizes().vec();
-  shape.back() = rows.size(1);
-  return rows.view(shape);
-}
-
 class LinearGeluFunction : public torch::autograd::Function<LinearGeluFunction> {
  public:
   static Variable forward(AutogradContext* context, const Variable& x, const Variable& weight_NK,
@@ -115,12 +105,8 @@ class LinearGeluFunction : public torch::autograd::Function<LinearGeluFunction> 
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
-    const torch::Tensor gradient_MN = Rows(gradients[0]) * saved[2];
-    torch::Tensor x_gradient;
-    if (context->needs_input_grad(0)) {
-      x_gradient = Unflatten(at::mm(gradient_MN, saved[1]), gradients[0]);
-    }
-    return {x_gradient, at::mm(gradient_MN.t(), saved[0]), gradient_MN.sum(0)};
+    return LinearGradients(Rows(gradients[0]) * saved[2], gradients[0], saved[0], saved[1],
+                           context->needs_input_grad(0));
   }
 };
 

@@ -3,9 +3,9 @@
 #include <torch/autograd.h>
 
 #include <string>
-#include <vector>
 
 #include "common/file.h"
+#include "model/linear_rows.h"
 
 namespace albef {
 namespace {
@@ -16,8 +16,7 @@ using torch::autograd::variable_list;
 
 constexpr const char* kInputType = "input_type";
 
-// (…,K) → (M,K) in bf16, the rows of a product.
-torch::Tensor Rows(const torch::Tensor& x) { return x.to(at::kBFloat16).reshape({-1, x.size(-1)}); }
+torch::Tensor Bf16Rows(const torch::Tensor& x) { return Rows(x.to(at::kBFloat16)); }
 
 bool MultipliesBf16(const torch::Tensor& x) { return x.is_cuda() || CpuMultipliesBf16(); }
 
@@ -37,19 +36,12 @@ torch::Tensor Multiply(const torch::Tensor& x_MK, const LinearShadow& shadow,
   return Product(x_MK, weight_KN, at::kFloat).add_(shadow.bias_N).to(result_type);
 }
 
-// (M,·) → (…,·) as `like` has its leading dimensions.
-torch::Tensor Unflatten(const torch::Tensor& rows, const torch::Tensor& like) {
-  std::vector<int64_t> shape = like.sizes().vec();
-  shape.back() = rows.size(1);
-  return rows.view(shape);
-}
-
 class MixedLinearFunction : public torch::autograd::Function<MixedLinearFunction> {
  public:
   static Variable forward(AutogradContext* context, const Variable& x, const Variable& /*weight*/,
                           const Variable& /*bias*/, const LinearShadow& shadow,
                           torch::ScalarType result_type) {
-    const torch::Tensor x_MK = Rows(x);
+    const torch::Tensor x_MK = Bf16Rows(x);
     context->save_for_backward({x_MK, shadow.weight_NK});
     context->saved_data[kInputType] = x.scalar_type();
     return Unflatten(Multiply(x_MK, shadow, result_type), x);
@@ -57,7 +49,7 @@ class MixedLinearFunction : public torch::autograd::Function<MixedLinearFunction
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
-    const torch::Tensor gradient_MN = Rows(gradients[0]);
+    const torch::Tensor gradient_MN = Bf16Rows(gradients[0]);
     torch::Tensor x_gradient;
     if (context->needs_input_grad(0)) {
       x_gradient =
@@ -83,13 +75,8 @@ class PlainLinearFunction : public torch::autograd::Function<PlainLinearFunction
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
-    const torch::Tensor gradient_MN = gradients[0].reshape({-1, gradients[0].size(-1)});
-    torch::Tensor x_gradient;
-    if (context->needs_input_grad(0)) {
-      x_gradient = Unflatten(at::mm(gradient_MN, saved[1]), gradients[0]);
-    }
-    return {x_gradient, at::mm(gradient_MN.t(), saved[0].reshape({-1, saved[0].size(-1)})),
-            gradient_MN.sum(0)};
+    return LinearGradients(Rows(gradients[0]), gradients[0], Rows(saved[0]), saved[1],
+                           context->needs_input_grad(0));
   }
 };
 
@@ -106,7 +93,7 @@ torch::Tensor MixedLinear(const torch::Tensor& x, const torch::Tensor& weight_NK
   if (torch::GradMode::is_enabled()) {
     return MixedLinearFunction::apply(x, weight_NK, bias_N, shadow, result_type);
   }
-  return Unflatten(Multiply(Rows(x), shadow, result_type), x);
+  return Unflatten(Multiply(Bf16Rows(x), shadow, result_type), x);
 }
 
 bool CpuMultipliesBf16() {
