@@ -277,6 +277,16 @@ class RunMachine {
   void LoseWorker(RunWorker& worker, const std::string& reason);
   void TrainerGone(RunWorker& worker, FormingCause cause, const std::string& reason);
 
+  // --- members (run_machine_members.cc, with HasMostMembers) ---
+  std::vector<Candidate> Candidates() const;
+  MembershipDecision DecideMembers() const;
+  // Who has not come back to a restarted coordinator is waited for while others still do. Where the
+  // state is there, not longer: most likely it went with the coordinator's host, and if not, it is
+  // admitted later. None where other limits hold.
+  std::optional<MonotonicTime> ReattachPauseEnd(std::span<const Candidate> candidates) const;
+  // When a generation may be formed although most members are lost.
+  MonotonicTime TakeoverUntil() const;
+
   // --- generations (run_machine_generations.cc) ---
   void Form(FormingCause cause, const std::string& reason);
   static std::string CauseName(FormingCause cause);  // for metrics
@@ -284,8 +294,6 @@ class RunMachine {
   void RefineCause(FormingCause cause, const std::string& reason);
   void PrepareTrainers();
   void TryForm();
-  // When a generation may be formed although most members are lost.
-  MonotonicTime TakeoverUntil() const;
   void Assign(const MembershipDecision& decision);
   void SetMembers(std::vector<GenerationMember> members);
   void CompareSynced();
@@ -297,12 +305,6 @@ class RunMachine {
   void NoteProgress(int64_t iteration);
   // Whether the run was ended for generations that bring nothing.
   bool CountFruitless();
-  std::vector<Candidate> Candidates() const;
-  MembershipDecision DecideMembers() const;
-  // Who has not come back to a restarted coordinator is waited for while others still do. Where the
-  // state is there, not longer: most likely it went with the coordinator's host, and if not, it is
-  // admitted later. None where other limits hold.
-  std::optional<MonotonicTime> ReattachPauseEnd(std::span<const Candidate> candidates) const;
   void ReleaseLeavers();
 
   // --- checkpoints (run_machine_checkpoints.cc) ---
