@@ -35,6 +35,21 @@ std::unique_ptr<FakeCluster> Running(FakeCluster::Options options = TwoWorkers()
   return cluster;
 }
 
+FakeCluster::Options ThreeWorkers() {
+  FakeCluster::Options options = TwoWorkers();
+  options.run.virtual_ranks = 3;
+  options.expected_workers = 3;
+  return options;
+}
+
+// Three workers that run, each on a host of its own.
+std::unique_ptr<FakeCluster> RunningThree(FakeCluster::Options options) {
+  auto cluster = std::make_unique<FakeCluster>(std::move(options));
+  for (const char* name : {"a", "b", "c"}) cluster->Add(name, name, name[0] - 'a');
+  EXPECT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING));
+  return cluster;
+}
+
 std::vector<std::string> States(const FakeCluster& cluster) {
   std::vector<std::string> states;
   for (const Event* event : cluster.EventsOf("state")) {
@@ -708,26 +723,22 @@ TEST(RunMachine, ARestartedCoordinatorThatFindsNobodyRunningFormsAtOnceWhenAllAr
 }
 
 TEST(RunMachine, ARestartedCoordinatorThatFindsTheStateWaitsForOthersOnlyWhileSomeComeBack) {
-  FakeCluster::Options options = TwoWorkers();
+  FakeCluster::Options options = ThreeWorkers();
   options.machine.membership.join_window = seconds(60);
-  options.run.virtual_ranks = 3;
-  options.expected_workers = 3;
-  FakeCluster cluster(options);
-  for (const char* name : {"a", "b", "c"}) cluster.Add(name, name, name[0] - 'a');
-  ASSERT_TRUE(cluster.AdvanceUntilState(v1::RUN_STATE_RUNNING));
-  cluster.Advance(seconds(1));
-  cluster.RestartCoordinator();
-  cluster.Remove("a");
-  cluster.Advance(seconds(1));
-  cluster.Reconnect("b");
-  EXPECT_FALSE(cluster.AdvanceUntilState(v1::RUN_STATE_RUNNING, milliseconds(1900)));
-  cluster.Reconnect("c");
-  EXPECT_FALSE(cluster.AdvanceUntilState(v1::RUN_STATE_RUNNING, milliseconds(1900)));
-  ASSERT_TRUE(cluster.AdvanceUntilState(v1::RUN_STATE_RUNNING, seconds(1)))
-      << cluster.machine().Status().reason();
-  EXPECT_EQ(cluster.machine().Status().num_members(), 2);
-  EXPECT_GT(cluster.machine().Status().step(), 5);
-  ExpectSucceeds(cluster);
+  auto cluster = RunningThree(options);
+  cluster->Advance(seconds(1));
+  cluster->RestartCoordinator();
+  cluster->Remove("a");
+  cluster->Advance(seconds(1));
+  cluster->Reconnect("b");
+  EXPECT_FALSE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING, milliseconds(1900)));
+  cluster->Reconnect("c");
+  EXPECT_FALSE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING, milliseconds(1900)));
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING, seconds(1)))
+      << cluster->machine().Status().reason();
+  EXPECT_EQ(cluster->machine().Status().num_members(), 2);
+  EXPECT_GT(cluster->machine().Status().step(), 5);
+  ExpectSucceeds(*cluster);
 }
 
 TEST(RunMachine, ARestartedCoordinatorThatFindsNoStateWaitsForTheReattachWindow) {
@@ -1028,56 +1039,48 @@ TEST(RunMachine, TwoMembersThatCannotReachEachOtherArePartedAndTriedAgainLater) 
 }
 
 TEST(RunMachine, WhoLosesMostMembersLetsThemTakeOverBeforeItGoesOnWithoutThem) {
-  FakeCluster::Options options = TwoWorkers();
+  FakeCluster::Options options = ThreeWorkers();
   options.machine.can_be_taken_over = true;
-  options.run.virtual_ranks = 3;
-  options.expected_workers = 3;
-  FakeCluster cluster(options);
-  for (const char* name : {"a", "b", "c"}) cluster.Add(name, name, name[0] - 'a');
-  ASSERT_TRUE(cluster.AdvanceUntilState(v1::RUN_STATE_RUNNING));
-  cluster.Advance(milliseconds(500));
-  EXPECT_TRUE(cluster.machine().HasMostMembers());
-  cluster.Disconnect("b");
-  cluster.Disconnect("c");
-  cluster.Advance(seconds(1));
-  EXPECT_FALSE(cluster.machine().HasMostMembers());
-  EXPECT_THAT(cluster.machine().Status().reason(), HasSubstr("most members are lost"));
+  auto cluster = RunningThree(options);
+  cluster->Advance(milliseconds(500));
+  EXPECT_TRUE(cluster->machine().HasMostMembers());
+  cluster->Disconnect("b");
+  cluster->Disconnect("c");
+  cluster->Advance(seconds(1));
+  EXPECT_FALSE(cluster->machine().HasMostMembers());
+  EXPECT_THAT(cluster->machine().Status().reason(), HasSubstr("most members are lost"));
   // b, of order 1, takes over after 3 s, and gets 3 s more to begin.
-  EXPECT_FALSE(cluster.AdvanceUntilState(v1::RUN_STATE_RUNNING, milliseconds(4900)));
-  ASSERT_TRUE(cluster.AdvanceUntilState(v1::RUN_STATE_RUNNING, seconds(1)));
-  EXPECT_EQ(cluster.machine().Status().num_members(), 1);
-  EXPECT_TRUE(cluster.machine().HasMostMembers());
-  ExpectSucceeds(cluster);
+  EXPECT_FALSE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING, milliseconds(4900)));
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING, seconds(1)));
+  EXPECT_EQ(cluster->machine().Status().num_members(), 1);
+  EXPECT_TRUE(cluster->machine().HasMostMembers());
+  ExpectSucceeds(*cluster);
 }
 
 TEST(RunMachine, WhoTakesOverAFormingRunWaitsForTheOldHostOnlyWhileOthersComeBack) {
-  FakeCluster::Options options = TwoWorkers();
+  FakeCluster::Options options = ThreeWorkers();
   options.machine.can_be_taken_over = true;
   options.machine.membership.join_window = seconds(60);
-  options.run.virtual_ranks = 3;
-  options.expected_workers = 3;
-  FakeCluster cluster(options);
-  for (const char* name : {"a", "b", "c"}) cluster.Add(name, name, name[0] - 'a');
-  ASSERT_TRUE(cluster.AdvanceUntilState(v1::RUN_STATE_RUNNING));
-  cluster.Advance(milliseconds(500));
-  cluster.Disconnect("b");
-  cluster.Disconnect("c");
-  cluster.Advance(seconds(1));
-  ASSERT_EQ(cluster.machine().state(), v1::RUN_STATE_FORMING);
-  cluster.RestartCoordinator();
-  cluster.Disconnect("a");
-  cluster.Reconnect("b");
-  cluster.Advance(milliseconds(500));
-  EXPECT_FALSE(cluster.machine().HasMostMembers());
-  cluster.Reconnect("c");
-  cluster.Advance(milliseconds(100));
-  EXPECT_TRUE(cluster.machine().HasMostMembers());
-  EXPECT_FALSE(cluster.AdvanceUntilState(v1::RUN_STATE_RUNNING, milliseconds(1800)));
-  ASSERT_TRUE(cluster.AdvanceUntilState(v1::RUN_STATE_RUNNING, seconds(1)))
-      << cluster.machine().Status().reason();
-  EXPECT_EQ(cluster.machine().Status().num_members(), 2);
-  EXPECT_TRUE(cluster.machine().HasMostMembers());
-  ExpectSucceeds(cluster);
+  auto cluster = RunningThree(options);
+  cluster->Advance(milliseconds(500));
+  cluster->Disconnect("b");
+  cluster->Disconnect("c");
+  cluster->Advance(seconds(1));
+  ASSERT_EQ(cluster->machine().state(), v1::RUN_STATE_FORMING);
+  cluster->RestartCoordinator();
+  cluster->Disconnect("a");
+  cluster->Reconnect("b");
+  cluster->Advance(milliseconds(500));
+  EXPECT_FALSE(cluster->machine().HasMostMembers());
+  cluster->Reconnect("c");
+  cluster->Advance(milliseconds(100));
+  EXPECT_TRUE(cluster->machine().HasMostMembers());
+  EXPECT_FALSE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING, milliseconds(1800)));
+  ASSERT_TRUE(cluster->AdvanceUntilState(v1::RUN_STATE_RUNNING, seconds(1)))
+      << cluster->machine().Status().reason();
+  EXPECT_EQ(cluster->machine().Status().num_members(), 2);
+  EXPECT_TRUE(cluster->machine().HasMostMembers());
+  ExpectSucceeds(*cluster);
 }
 
 TEST(RunMachine, WhoKeepsHalfOfTheMembersGoesOnAtOnce) {
