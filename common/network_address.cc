@@ -30,6 +30,19 @@ std::string ToText(const sockaddr* address, socklen_t size) {
   return text.data();
 }
 
+using Addresses = std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)>;
+
+// NOT_FOUND says why not, for `purpose`.
+absl::StatusOr<Addresses> Resolve(const std::string& host, const std::string& purpose) {
+  addrinfo hints = {};
+  hints.ai_socktype = SOCK_DGRAM;
+  addrinfo* list = nullptr;
+  if (const int error = ::getaddrinfo(host.c_str(), "9", &hints, &list); error != 0) {
+    return absl::NotFoundError(fmt::format("{}: {}", purpose, ::gai_strerror(error)));
+  }
+  return Addresses(list, &::freeaddrinfo);
+}
+
 using Interfaces = std::unique_ptr<ifaddrs, decltype(&::freeifaddrs)>;
 
 absl::StatusOr<Interfaces> ListInterfaces(const std::string& purpose) {
@@ -121,13 +134,10 @@ absl::StatusOr<std::string> ResolveAdvertised(const std::string& advertise) {
 }
 
 absl::StatusOr<std::string> AddressForOthers() {
-  addrinfo hints = {};
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* list = nullptr;
-  if (::getaddrinfo(HostName().c_str(), nullptr, &hints, &list) == 0) {
-    const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(list, &::freeaddrinfo);
+  const std::string name = HostName();
+  if (const absl::StatusOr<Addresses> addresses = Resolve(name, name); addresses.ok()) {
     for (const int family : {AF_INET, AF_INET6}) {
-      for (const addrinfo* entry = list; entry != nullptr; entry = entry->ai_next) {
+      for (const addrinfo* entry = addresses->get(); entry != nullptr; entry = entry->ai_next) {
         if (entry->ai_family != family) continue;
         std::string text = ToText(entry->ai_addr, entry->ai_addrlen);
         if (!text.empty() && !IsLoopback(text) && !IsLinkLocal(text)) return text;
@@ -146,15 +156,9 @@ absl::StatusOr<std::string> AddressForOthers() {
 absl::StatusOr<std::string> LocalAddressTowards(const std::string& peer) {
   const std::string host = HostOf(peer);
   if (IsLoopback(host)) return host == "::1" ? "::1" : "127.0.0.1";
-  addrinfo hints = {};
-  hints.ai_socktype = SOCK_DGRAM;
-  addrinfo* list = nullptr;
-  if (const int error = ::getaddrinfo(host.c_str(), "9", &hints, &list); error != 0) {
-    return absl::NotFoundError(fmt::format("{}: {}", peer, ::gai_strerror(error)));
-  }
-  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(list, &::freeaddrinfo);
+  ASSIGN_OR_RETURN(const Addresses addresses, Resolve(host, peer));
   absl::Status failure = absl::NotFoundError(peer + ": no address");
-  for (const addrinfo* entry = list; entry != nullptr; entry = entry->ai_next) {
+  for (const addrinfo* entry = addresses.get(); entry != nullptr; entry = entry->ai_next) {
     const FileDescriptor socket(
         ::socket(entry->ai_family, entry->ai_socktype | SOCK_CLOEXEC, entry->ai_protocol));
     sockaddr_storage local = {};
