@@ -26,9 +26,7 @@ ExitCode Main(int argc, char** argv) {
   CLI::App app("Shows and steers a pretraining run.", "albefctl");
   app.footer(
       "Exit codes: 0; 1 nobody answers, or the coordinator refuses; 64 usage; 74 the output cannot "
-      "be "
-      "written; watch: that of the "
-      "run.");
+      "be written; watch: that of the run.");
   app.require_subcommand(1);
   app.fallthrough();  // options may follow the command
   CtlOptions options;
