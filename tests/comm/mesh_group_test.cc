@@ -454,21 +454,27 @@ TEST(MeshServer, ServesHundredsOfGenerationsWithoutGrowing) {
 }
 
 TEST(MeshGroup, APeerAtWhoseAddressNothingAnswersIsNamedAfterTheSilenceLimit) {
-  MeshRanks ranks(3, {.run_id = "run", .token = "secret", .silence_limit = milliseconds(600)});
-  // Reserved by nobody else: port 1 of this machine.
+  MeshRanks ranks(3, {.run_id = "run", .token = "secret", .silence_limit = milliseconds(1000)});
+  const auto join = [&](const MeshMembership& membership) {
+    return std::async(std::launch::async, [&ranks, membership] {
+      return ranks.server(membership.rank).Join(membership);
+    });
+  };
+  auto first = join(ranks.Membership(0, 1));
+  auto second = join(ranks.Membership(1, 1));
+  // Only rank 2 looks for rank 0 where nobody listens: port 1 of this machine is reserved.
   ranks.address(0) = "127.0.0.1:1";
-  auto first = std::async(std::launch::async,
-                          [&] { return ranks.server(0).Join(ranks.Membership(0, 1)).status(); });
-  auto second = std::async(std::launch::async,
-                           [&] { return ranks.server(1).Join(ranks.Membership(1, 1)).status(); });
   const absl::Status third = ranks.server(2).Join(ranks.Membership(2, 1)).status();
   EXPECT_THAT(third, FailsWith(kUnavailable, "rank 0 at 127.0.0.1:1 cannot be reached"));
   EXPECT_THAT(third, FailsWith(kUnavailable, "--advertise"));
   EXPECT_THAT(UnreachableRanks(third), ElementsAre(0));
-  // Rank 1 says the same, unless it has heard before that rank 2 has given up. Rank 0 dials nobody.
-  EXPECT_EQ(second.get().code(), kUnavailable);
+  // Rank 1 is connected with everybody, and hears that rank 2 gave up. Rank 0 waits for rank 2.
+  const auto group = second.get();
+  ASSERT_TRUE(group.ok()) << group.status();
+  EXPECT_THAT((*group)->Exchange(Lane::kMain, "step", {}, {From(2, MakeBlock(1))}).Wait(Soon()),
+              FailsWith(kUnavailable, "step: peer rank 2 at "));
   ranks.server(0).Leave({1, 1}, absl::AbortedError("next"));
-  EXPECT_THAT(UnreachableRanks(first.get()), IsEmpty());
+  EXPECT_THAT(UnreachableRanks(first.get().status()), IsEmpty());
 }
 
 TEST(MeshGroup, APeerThatListensButIsNotThereYetIsWaitedFor) {
