@@ -70,12 +70,14 @@ summary=()
 failures=()
 for preset in "${preset_list[@]}"; do
   printf '\n== %s: configure and build\n' "$preset"
+  started=$SECONDS
   definitions=()
   if [[ $preset == release && -n ${ALBEF_LIBTORCH:-} ]]; then
     definitions=("-DALBEF_LIBTORCH=$ALBEF_LIBTORCH")
   fi
   cmake --preset "$preset" "${definitions[@]}"
   cmake --build "build/$preset"
+  built=$SECONDS
   printf '\n== %s: tests\n' "$preset"
   status=0
   ctest --test-dir "build/$preset" --output-on-failure "${label_filter[@]}" "${ctest_arguments[@]}" 2>&1 |
@@ -87,7 +89,7 @@ for preset in "${preset_list[@]}"; do
   ); then
     failed=$((failed + preset_failed))
     total=$((total + preset_total))
-    summary+=("$preset: $preset_failed of $preset_total failed")
+    summary+=("$preset: $preset_failed of $preset_total failed; $((built - started)) s to build, $((SECONDS - built)) s to test")
   else
     summary+=("$preset: no tests")
   fi

@@ -19,12 +19,13 @@ using std::chrono::milliseconds;
 
 constexpr int kMaxMessageBytes = 64 << 20;
 
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, milliseconds connect_limit) {
   grpc::ChannelArguments arguments;
   // Every attempt is a channel of its own, whose failures must not slow down the next.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 50);
+  // Despite its name also what one attempt is given to connect.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, static_cast<int>(connect_limit.count()));
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 200);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
@@ -119,7 +120,7 @@ void SessionClient::Run() {
 
 void SessionClient::Dial(const CoordinatorSighting& sighting) {
   constexpr milliseconds kSlice{100};
-  const auto channel = MakeChannel(sighting.address);
+  const auto channel = MakeChannel(sighting.address, options_.connect_limit);
   const auto limit = std::chrono::steady_clock::now() + options_.connect_limit;
   // A refused connection is known at once, a lost packet never.
   while (true) {

@@ -236,7 +236,7 @@ TEST_F(AlbefctlCommands, ATimeoutBoundsACommandThatWaits) {
     return grpc::Status::OK;
   };
   CtlOptions options = Options(CtlCommand::kPause);
-  options.timeout = milliseconds(200);
+  options.timeout = milliseconds(2000);  // to connect, too
   const Ran ran = RunCommand(options);
   give_up.set_value();
   EXPECT_EQ(ran.exit_code, 1);

@@ -72,7 +72,8 @@ TEST_F(EmbeddedCoordinator, OthersTakeOverInOrderWhenTheFirstWorkerIsGone) {
   CoordinatorPid(2);
   EXPECT_GE(steady_clock::now() - killed_at, milliseconds(2900));  // 2 s + 1 s × 1
   EXPECT_TRUE(WaitUntil([&] { return NumSessions(2) == 2; })) << Log();
-  EXPECT_EQ(CoordinatorStarts().size(), 2);  // one of the two
+  // Where the second is slow, the third starts one too, which ends when it finds the term taken.
+  EXPECT_LE(CoordinatorStarts().size(), 3) << Log();
   EXPECT_THAT(CoordinatorStarts()[1], HasSubstr("--parent-pid=" + std::to_string(second->pid())));
 }
 

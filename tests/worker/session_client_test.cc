@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "coordinator/run_token.h"
+#include "tests/comm/tcp_proxy.h"
 #include "tests/worker/scripted_coordinator.h"
 
 namespace albef {
@@ -16,13 +17,16 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// A client that finds its coordinator in a run directory, and its events one by one.
+// A client that finds its coordinator in a run directory where `options.look` does not say where it
+// is, and its events one by one.
 class Client {
  public:
   explicit Client(const std::filesystem::path& run_dir, SessionClient::Options options = {}) {
-    auto finder =
-        std::make_shared<CoordinatorFinder>(CoordinatorFinder::Options{.run_dir = run_dir});
-    options.look = [finder] { return finder->Look(); };
+    if (!options.look) {
+      auto finder =
+          std::make_shared<CoordinatorFinder>(CoordinatorFinder::Options{.run_dir = run_dir});
+      options.look = [finder] { return finder->Look(); };
+    }
     auto client = SessionClient::Start(std::move(options));
     if (!client.ok()) std::abort();
     client_ = *std::move(client);
@@ -143,6 +147,20 @@ TEST(SessionClient, KeepsTryingWhileNobodyIsThereAndSaysWhy) {
   const auto closed = client.WaitFor<session_event::Closed>();
   EXPECT_EQ(closed.stream, 0);
   EXPECT_THAT(std::string(closed.status.message()), HasSubstr(address));
+}
+
+TEST(SessionClient, WaitsForACoordinatorThatIsFarAway) {
+  const TemporaryDirectory run_dir;
+  ScriptedCoordinator coordinator({.run_dir = run_dir.path()});
+  TcpProxy network(coordinator.address());
+  network.Delay(std::chrono::milliseconds(150));
+  network.Open();
+  CoordinatorSighting sighting = CoordinatorFinder({.run_dir = run_dir.path()}).Look();
+  sighting.address = network.address();
+  Client client(run_dir.path(), {.look = [sighting] { return sighting; }});
+  client->Send(client.WaitFor<session_event::Opened>().stream, Hello("w"));
+  EXPECT_EQ(coordinator.WaitForHello().worker_id(), "w");
+  EXPECT_EQ(network.num_connections(), 1);
 }
 
 TEST(SessionClient, TellsARefusalWithItsCodeAndAddress) {
