@@ -3,12 +3,10 @@
 namespace albef {
 
 void EventLoop::Post(std::function<void()> task) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (is_stopping_) return;
-    tasks_.push_back(std::move(task));
-  }
-  wake_.notify_one();
+  const std::lock_guard lock(mutex_);
+  if (is_stopping_) return;
+  tasks_.push_back(std::move(task));
+  wake_.notify_one();  // with the mutex held: afterwards the loop may be gone
 }
 
 void EventLoop::Stop() {
