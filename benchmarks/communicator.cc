@@ -66,8 +66,9 @@ std::unique_ptr<Communicator> Connect(MeshServer& server, Board& board, int rank
 }
 
 void Barrier(Communicator& communicator) {
-  const torch::Tensor one = torch::ones({1});
-  Check(communicator.AllReduce(Lane::kMain, "barrier", one, ReduceOp::kSum));
+  const torch::Tensor ranks = torch::empty({communicator.size(), 1});
+  const torch::Tensor own = torch::ones({1});
+  Check(communicator.AllGather(Lane::kMain, "barrier", own, ranks.unbind(0)).Wait());
 }
 
 // Rank 0 to rank 1, or both ways.

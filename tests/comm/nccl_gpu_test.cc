@@ -70,11 +70,7 @@ TEST_F(NcclGpu, ALoneRankSumsThroughNcclInGenerationAfterGeneration) {
       ASSERT_TRUE(works[i].Wait().ok()) << works[i].Wait();
       EXPECT_TRUE(values[i].eq(static_cast<double>(i)).all().item<bool>());
     }
-    const auto records = communicator.AllGatherRecords(Lane::kMain, "records", "abc");
-    ASSERT_TRUE(records.ok()) << records.status();
-    EXPECT_EQ((*records)[0], "abc");
-    const torch::Tensor numbers = torch::arange(4, torch::TensorOptions(kGpu).dtype(torch::kLong));
-    EXPECT_TRUE(communicator.AllReduce(Lane::kMain, "x", numbers, ReduceOp::kMax).ok());
+    ExpectAllGathers(communicator);
     communicator.Abort(absl::AbortedError("next"));
     EXPECT_THAT(communicator.Sum(Lane::kMain, "later", values[0]).Wait(),
                 FailsWith(absl::StatusCode::kAborted, "later: next"));

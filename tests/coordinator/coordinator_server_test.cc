@@ -306,6 +306,11 @@ TEST(CoordinatorServer, ASecondOneIsRefusedWhileTheFirstLives) {
       CoordinatorServer::Start({.run_dir = run_dir.path() / "b", .listen = "0.0.0.0:0"});
   EXPECT_TRUE(absl::IsInvalidArgument(open.status()));
   EXPECT_THAT(std::string(open.status().message()), HasSubstr("--insecure"));
+  const auto nowhere =
+      CoordinatorServer::Start({.run_dir = run_dir.path() / "b", .metrics_listen = "foo"});
+  EXPECT_TRUE(absl::IsInvalidArgument(nowhere.status()));
+  EXPECT_THAT(std::string(nowhere.status().message()),
+              HasSubstr("--metrics-listen: \"foo\" is no HOST:PORT"));
 }
 
 TEST(CoordinatorServer, CallsWithoutTheTokenAreRefused) {

@@ -7,7 +7,6 @@ namespace albef {
 namespace {
 
 using std::chrono::milliseconds;
-using std::chrono::seconds;
 using std::chrono::steady_clock;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
@@ -25,14 +24,12 @@ TEST_F(EmbeddedCoordinator, LeavesACoordinatorThatIsStoppedForTheNextOne) {
   EXPECT_TRUE(IsGone(pid));
 }
 
-TEST_F(EmbeddedCoordinator, StartsACoordinatorAndReplacesItAtOnceWhenItDies) {
+TEST_F(EmbeddedCoordinator, StartsACoordinatorAndReplacesItWhenItDies) {
   auto worker = Start({});
   const int64_t first = CoordinatorPid(1);
   EXPECT_TRUE(LogHas("in session with the coordinator run_id=run-1 term=1"));
   ::kill(static_cast<pid_t>(first), SIGKILL);
-  const auto killed_at = steady_clock::now();
   const int64_t second = CoordinatorPid(2);
-  EXPECT_LT(steady_clock::now() - killed_at, seconds(2));  // not by takeover
   EXPECT_TRUE(LogHas("in session with the coordinator run_id=run-1 term=2"));
   const auto starts = CoordinatorStarts();
   ASSERT_EQ(starts.size(), 2);
