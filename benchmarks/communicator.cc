@@ -116,9 +116,9 @@ void MeasureGather(Communicator& communicator, const Arguments& arguments) {
 
 void MeasureReduction(Communicator& communicator, const Arguments& arguments) {
   const int64_t numel = arguments.arena_mb * 1'000'000 / 4;
-  TreeReduction reduction(&communicator,
-                          DivideRanks(communicator.size(), communicator.size()).value(),
-                          {torch::ones({numel})}, {.bucket_bytes = arguments.bucket_mb << 20});
+  TreeReduction reduction(
+      &communicator, DivideRanks(communicator.size(), communicator.size()).value(),
+      {.arenas = {torch::ones({numel})}}, {.bucket_bytes = arguments.bucket_mb << 20});
   for (int step = 0; step < 3; ++step) {
     reduction.Leaf().fill_(1);
     Barrier(communicator);

@@ -12,9 +12,12 @@
 
 #include <torch/types.h>
 
+#include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "comm/slices.h"
+#include "comm/sum_plan.h"
 
 namespace albef {
 
@@ -22,13 +25,29 @@ namespace albef {
 // either operand.
 void AddTo(const torch::Tensor& out, const torch::Tensor& left, const torch::Tensor& right);
 
+// What is left of an iteration that was given up, for whoever does it again.
+struct KeptSums {
+  struct Sum {
+    RankRange node;     // of the tree
+    torch::Tensor sum;  // of its virtual ranks' gradients, flat
+  };
+  std::vector<Sum> sums;
+  std::vector<torch::Tensor> arenas;  // that hold nothing, of the sums' size
+};
+
 class PartialSums {
  public:
-  // Sums in NumGradientArenas(slice) equal flat `arenas`.
-  PartialSums(std::vector<torch::Tensor> arenas, const Slice& slice);
+  // The first step takes the sums that are `kept`, as far as they are the slice's, instead of
+  // computing their virtual ranks. All arenas are equal and flat, NumGradientArenas(slice) of them
+  // or more; what is more is given back after the first step.
+  PartialSums(KeptSums kept, Slice slice);
+
+  // Whether the step takes the virtual rank's gradient from a sum that was kept.
+  bool Keeps(int64_t virtual_rank) const { return plan_.Keeps(virtual_rank); }
+  int64_t num_leaves() const { return num_leaves_; }  // to be computed in the step
 
   // Where the gradient of the next virtual rank goes; it holds old values until then.
-  const torch::Tensor& Leaf() const { return arenas_[depth_]; }
+  const torch::Tensor& Leaf() const { return free_.back(); }
 
   bool AtLastLeaf() const { return num_leaves_ - 1 == added_; }
   bool Complete() const { return num_leaves_ == added_; }
@@ -41,24 +60,36 @@ class PartialSums {
   // final. Once per element.
   void FoldRange(int64_t offset, int64_t numel) const;
 
-  // The arena with the sum over the slice's subtree `index`, once folded.
-  const torch::Tensor& Subtree(size_t index) const { return arenas_[index]; }
+  // The arena with the sum over the slice's subtree `index`, once folded; from the last leaf on.
+  const torch::Tensor& Subtree(size_t index) const { return subtrees_[index]; }
 
   // Ready for the next step, whether or not this one was completed.
   void Reset();
 
-  int64_t num_leaves() const { return num_leaves_; }
+  // All that is there once everything is folded. No step can follow.
+  KeptSums Take();
+
+  const torch::Tensor& any_arena() const { return arenas_[0]; }
 
  private:
-  // Additions that the tree asks for once leaf `index` of the slice is there.
-  int FoldsAfter(int64_t index) const { return folds_[static_cast<size_t>(index)]; }
+  void Begin(SumPlan plan);
+  // Does what the plan asks for before its next leaf.
+  void Proceed();
+  // Sets down what it asks for after its last.
+  void PrepareEnd();
 
-  std::vector<torch::Tensor> arenas_;  // the first depth_ are partial sums
-  int64_t num_leaves_;
-  std::vector<int> folds_;  // by leaf
+  const Slice slice_;
+  std::vector<torch::Tensor> arenas_;  // all
+  std::vector<KeptSums::Sum> kept_;    // of the first step
+  SumPlan plan_;
+  int64_t num_leaves_ = 0;
   int64_t added_ = 0;
-  size_t depth_ = 0;
-  size_t full_depth_ = 0;  // with the last leaf on the stack
+  size_t next_ = 0;  // of the plan's steps
+  std::vector<torch::Tensor> stack_;
+  std::vector<torch::Tensor> free_;
+  std::vector<std::pair<torch::Tensor, torch::Tensor>>
+      owed_;  // the second to be added to the first
+  std::vector<torch::Tensor> subtrees_;
 };
 
 }  // namespace albef

@@ -41,6 +41,10 @@ class SumReduction : public GradientReduction {
   // Aborts the communicator if a step is under way.
   ~SumReduction() override;
 
+  // All virtual ranks are added up in one arena, which peers' sums overwrite: nothing is kept.
+  bool Keeps(int64_t) const override { return false; }
+  std::optional<KeptSums> Take() override { return std::nullopt; }
+
   const torch::Tensor& BeginLeaf() override;
   void MarkReady(int64_t offset) override;
   void AddLeaf() override;

@@ -51,23 +51,22 @@ int64_t Bytes(const std::vector<Communicator::Transfer>& transfers) {
 
 }  // namespace
 
-TreeReduction::TreeReduction(Communicator* communicator, std::vector<Slice> slices,
-                             std::vector<torch::Tensor> arenas, Options options)
+TreeReduction::TreeReduction(Communicator* communicator, std::vector<Slice> slices, KeptSums kept,
+                             Options options)
     : communicator_(communicator),
       slices_(std::move(slices)),
       rank_(communicator == nullptr ? 0 : communicator->rank()),
       virtual_ranks_(slices_.empty() ? 0 : slices_.back().ranks.end),
-      plan_(arenas.empty() ? 0 : arenas[0].numel(),
-            options.bucket_bytes /
-                static_cast<int64_t>(arenas.empty() ? 1 : arenas[0].element_size()),
-            static_cast<int>(slices_.size()), std::move(options.regions)),
-      sums_(std::move(arenas), slices_.at(static_cast<size_t>(rank_))) {
+      sums_(std::move(kept), slices_.at(static_cast<size_t>(rank_))),
+      plan_(sums_.any_arena().numel(),
+            options.bucket_bytes / static_cast<int64_t>(sums_.any_arena().element_size()),
+            static_cast<int>(slices_.size()), std::move(options.regions)) {
   const size_t ranks = communicator_ == nullptr ? 1 : static_cast<size_t>(communicator_->size());
   TORCH_CHECK(slices_.size() == ranks, "TreeReduction: expected one slice for each of ", ranks,
               " ranks, got ", slices_.size());
   int64_t end = 0;
   for (const ElementRange& region : plan_.regions()) {
-    TORCH_CHECK(region.offset >= end && region.end() <= sums_.Leaf().numel(),
+    TORCH_CHECK(region.offset >= end && region.end() <= sums_.any_arena().numel(),
                 "TreeReduction: region [", region.offset, ", ", region.end(),
                 ") overlaps another or leaves the arena");
     end = region.end();
@@ -79,7 +78,7 @@ TreeReduction::TreeReduction(Communicator* communicator, std::vector<Slice> slic
   }
   const int64_t remote = NumSubtrees(slices_) - NumSubtrees({slices_[static_cast<size_t>(rank_)]});
   for (torch::Tensor& buffer : received_) {
-    buffer = torch::empty({remote * largest_share}, sums_.Leaf().options());
+    buffer = torch::empty({remote * largest_share}, sums_.any_arena().options());
   }
   PrepareStep();
   thread_ = std::thread([this] { Run(); });
@@ -129,19 +128,29 @@ void TreeReduction::AddLeaf() {
 absl::StatusOr<torch::Tensor> TreeReduction::Finish() {
   TORCH_CHECK(sums_.Complete(), "TreeReduction: expected the gradients of ", sums_.num_leaves(),
               " virtual ranks, got fewer");
+  const torch::Tensor sum = sums_.Subtree(0);
   if (!Distributed()) {
-    sums_.FoldRange(0, sums_.Subtree(0).numel());
+    sums_.FoldRange(0, sum.numel());
     sums_.Reset();
     torch::NoGradGuard no_grad;
-    const torch::Tensor& sum = sums_.Subtree(0);
     return virtual_ranks_ == 1 ? sum : sum.div_(static_cast<double>(virtual_ranks_));
   }
+  if (sums_.num_leaves() == 0) MarkAllReady();
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return step_finished_; });
   if (!result_.ok()) return result_;
   PrepareStep();
   sums_.Reset();
-  return sums_.Subtree(0);
+  return sum;
+}
+
+std::optional<KeptSums> TreeReduction::Take() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!step_finished_ || result_.ok() || overwritten_ || !sums_.Complete()) return std::nullopt;
+  }
+  for (size_t bucket = num_folded_; bucket < plan_.num_buckets(); ++bucket) Fold(bucket);
+  return sums_.Take();
 }
 
 void TreeReduction::Reset() {
@@ -208,12 +217,17 @@ bool TreeReduction::AwaitReady(size_t bucket) {
   return !stopping_;
 }
 
-Work TreeReduction::StartExchange(size_t bucket) {
+void TreeReduction::Fold(size_t bucket) const {
   const ElementRange& range = plan_.bucket(bucket);
   const int64_t block = BlockSize(received_[0], range.numel);
   for (int64_t offset = range.offset; offset < range.end(); offset += block) {
     sums_.FoldRange(offset, std::min(block, range.end() - offset));
   }
+}
+
+Work TreeReduction::StartExchange(size_t bucket) {
+  Fold(bucket);
+  num_folded_ = bucket + 1;
   std::vector<Communicator::Transfer> sends, receives;
   const int64_t own_share = plan_.Share(bucket, rank_).numel;
   int64_t slot = 0;
@@ -242,6 +256,7 @@ absl::StatusOr<Work> TreeReduction::StartGather(size_t bucket, const Work& excha
   }
   const std::vector<torch::Tensor> operands = Operands(bucket);
   const torch::Tensor mean = OwnShare(bucket);
+  overwritten_ = true;
   const int64_t block = BlockSize(mean, mean.numel());
   for (int64_t offset = 0; offset < mean.numel(); offset += block) {
     const int64_t numel = std::min(block, mean.numel() - offset);
@@ -292,7 +307,8 @@ torch::Tensor TreeReduction::OwnShare(size_t bucket) const {
 void TreeReduction::PrepareStep() {
   regions_missing_ = plan_.RegionsPerBucket();
   region_ready_.assign(plan_.regions().size(), false);
-  step_started_ = all_ready_ = step_finished_ = false;
+  num_folded_ = 0;
+  step_started_ = all_ready_ = overwritten_ = step_finished_ = false;
 }
 
 void TreeReduction::MarkAllReady() {

@@ -24,6 +24,7 @@
 
 #include <condition_variable>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -47,10 +48,11 @@ class TreeReduction : public GradientReduction {
   };
 
   // The worker of `communicator`'s rank hosts slices[rank]; one slice per rank. `communicator` must
-  // outlive the reduction and may be null for one slice. `arenas` are as many equal flat tensors as
-  // NumGradientArenas() of the own slice says; the mean ends up in the first.
-  TreeReduction(Communicator* communicator, std::vector<Slice> slices,
-                std::vector<torch::Tensor> arenas, Options options);
+  // outlive the reduction and may be null for one slice. Of the arenas there are at least
+  // NumGradientArenas() of the own slice; the mean ends up in one of them. The first step uses what
+  // is `kept`.
+  TreeReduction(Communicator* communicator, std::vector<Slice> slices, KeptSums kept,
+                Options options);
 
   // Aborts the communicator if a step is under way.
   ~TreeReduction() override;
@@ -61,12 +63,15 @@ class TreeReduction : public GradientReduction {
   // Where the gradient of the next virtual rank goes; it holds old values until then.
   const torch::Tensor& Leaf() const { return sums_.Leaf(); }
 
+  bool Keeps(int64_t virtual_rank) const override { return sums_.Keeps(virtual_rank); }
+
   // Leaf(), zeroed.
   const torch::Tensor& BeginLeaf() override;
   void MarkReady(int64_t offset) override;
   // Puts Leaf() on the stack.
   void AddLeaf() override;
   absl::StatusOr<torch::Tensor> Finish() override;
+  std::optional<KeptSums> Take() override;
   void Reset() override;
 
   // Memory held beside the arenas.
@@ -82,6 +87,8 @@ class TreeReduction : public GradientReduction {
   absl::Status ReduceStep();
   // False: the reduction is being destroyed.
   bool AwaitReady(size_t bucket);
+  // Finishes the own sums of a bucket.
+  void Fold(size_t bucket) const;
   Work StartExchange(size_t bucket);
   // Finishes the own share of a bucket, and starts handing out its mean.
   absl::StatusOr<Work> StartGather(size_t bucket, const Work& exchange);
@@ -99,10 +106,14 @@ class TreeReduction : public GradientReduction {
   const std::vector<Slice> slices_;
   const int rank_;
   const int64_t virtual_ranks_;
-  const ReductionPlan plan_;
   PartialSums sums_;
+  const ReductionPlan plan_;
   // Remote partial sums of the own share, for the even and the odd buckets.
   torch::Tensor received_[2];
+
+  // Of the reduction thread, until step_finished_.
+  size_t num_folded_ = 0;     // buckets whose own sums are finished
+  bool overwritten_ = false;  // a mean has taken the place of a sum
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;

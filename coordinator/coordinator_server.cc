@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "common/exit_code.h"
+#include "common/format_absl.h"
 #include "common/log.h"
 #include "common/network_address.h"
 #include "common/resources.h"

@@ -23,6 +23,22 @@ namespace {
 constexpr int64_t kMinSamplesToJudge = 100;
 constexpr size_t kBadSamplesInMessage = 3;
 
+int64_t NumHosted(const BatchStream::Options& options) {
+  return options.virtual_rank_end - options.virtual_rank_begin;
+}
+
+int64_t NumInFirstIteration(const BatchStream::Options& options) {
+  return options.first_virtual_ranks ? static_cast<int64_t>(options.first_virtual_ranks->size())
+                                     : NumHosted(options);
+}
+
+bool IsPartOfSlice(const std::vector<int64_t>& ranks, const BatchStream::Options& options) {
+  return std::ranges::adjacent_find(ranks, std::greater_equal()) == ranks.end() &&
+         std::ranges::all_of(ranks, [&](int64_t v) {
+           return options.virtual_rank_begin <= v && v < options.virtual_rank_end;
+         });
+}
+
 absl::Status Check(const BatchStream::Options& options) {
   const auto require = [](bool holds, std::string_view what) {
     return holds ? absl::OkStatus()
@@ -40,6 +56,9 @@ absl::Status Check(const BatchStream::Options& options) {
                           fmt::format("virtual ranks [{}, {}) are no slice of the {} of the plan",
                                       options.virtual_rank_begin, options.virtual_rank_end,
                                       options.plan->virtual_ranks())));
+  RETURN_IF_ERROR(
+      require(!options.first_virtual_ranks || IsPartOfSlice(*options.first_virtual_ranks, options),
+              "first_virtual_ranks must be in ascending order and a part of the slice"));
   RETURN_IF_ERROR(require(
       options.start_iteration >= 0 &&
           options.end_iteration.value_or(options.start_iteration) >= options.start_iteration,
@@ -57,8 +76,9 @@ absl::Status Check(const BatchStream::Options& options) {
 
 int64_t NumBatches(const BatchStream::Options& options) {
   if (!options.end_iteration) return std::numeric_limits<int64_t>::max();
-  return (*options.end_iteration - options.start_iteration) *
-         (options.virtual_rank_end - options.virtual_rank_begin);
+  const int64_t iterations = *options.end_iteration - options.start_iteration;
+  if (iterations == 0) return 0;
+  return (iterations - 1) * NumHosted(options) + NumInFirstIteration(options);
 }
 
 size_t ImageBytes(int image_res) {
@@ -125,9 +145,15 @@ BatchStream::~BatchStream() {
 }
 
 BatchStream::Coordinates BatchStream::At(int64_t sequence) const {
-  const int64_t hosted = options_.virtual_rank_end - options_.virtual_rank_begin;
-  return {.iteration = options_.start_iteration + sequence / hosted,
-          .virtual_rank = options_.virtual_rank_begin + static_cast<int>(sequence % hosted)};
+  const int64_t first = NumInFirstIteration(options_);
+  if (options_.first_virtual_ranks && sequence < first) {
+    const auto v = (*options_.first_virtual_ranks)[static_cast<size_t>(sequence)];
+    return {.iteration = options_.start_iteration, .virtual_rank = static_cast<int>(v)};
+  }
+  const int64_t hosted = NumHosted(options_);
+  const int64_t place = sequence + hosted - first;
+  return {.iteration = options_.start_iteration + place / hosted,
+          .virtual_rank = options_.virtual_rank_begin + static_cast<int>(place % hosted)};
 }
 
 bool BatchStream::HasWork() const {
@@ -260,8 +286,8 @@ absl::Status BatchStream::TakeStock(const Slot& slot) {
       }
     }
   }
-  const int64_t hosted_per_epoch = options_.plan->steps_per_epoch() * options_.plan->batch_size() *
-                                   (options_.virtual_rank_end - options_.virtual_rank_begin);
+  const int64_t hosted_per_epoch =
+      options_.plan->steps_per_epoch() * options_.plan->batch_size() * NumHosted(options_);
   const auto limit = options_.max_bad_fraction * static_cast<double>(statistics_.samples);
   if (statistics_.samples < std::min(kMinSamplesToJudge, hosted_per_epoch) ||
       static_cast<double>(bad_positions_) <= limit) {

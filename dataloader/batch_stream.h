@@ -40,6 +40,8 @@ class BatchStream {
     int virtual_rank_begin = 0;
     int virtual_rank_end = 1;
     int64_t start_iteration = 0;
+    // Of the first iteration only these, in ascending order; absent: all.
+    std::optional<std::vector<int64_t>> first_virtual_ranks;
     std::optional<int64_t> end_iteration;  // exclusive; absent: without end
 
     int num_threads = 1;

@@ -109,6 +109,7 @@ absl::StatusOr<std::unique_ptr<BatchStream>> OpenBatches(const RunConfig& config
   options.virtual_rank_end =
       request.virtual_rank_end.value_or(request.plan.value().virtual_ranks());
   options.start_iteration = request.start_iteration;
+  options.first_virtual_ranks = std::move(request.first_virtual_ranks);
   options.end_iteration = request.end_iteration;
   options.num_threads = static_cast<int>(config.data.num_threads);
   options.prefetch_batches = static_cast<int>(config.data.prefetch_batches);

@@ -49,6 +49,7 @@ struct BatchRequest {
   int virtual_rank_begin = 0;
   std::optional<int> virtual_rank_end;  // exclusive; absent: all
   int64_t start_iteration = 0;
+  std::optional<std::vector<int64_t>> first_virtual_ranks;  // of the first iteration; absent: all
   std::optional<int64_t> end_iteration;
   std::function<void(const BadSample&)> on_bad_sample;
 };

@@ -55,16 +55,19 @@ std::vector<ElementRange> Regions(const Layout& layout) {
 
 std::unique_ptr<GradientReduction> MakeReduction(const PretrainStep::Options& options,
                                                  const Place& place, const Arena& arena,
-                                                 int num_arenas) {
+                                                 int num_arenas, KeptSums kept) {
   std::vector<ElementRange> regions = Regions(arena.layout());
   if (options.gradient_order == GradientOrder::kTransport) {
     return std::make_unique<SumReduction>(place.communicator, place.slices, arena.gradients(),
                                           SumReduction::Options{.regions = std::move(regions)});
   }
-  std::vector<torch::Tensor> arenas = {arena.gradients()};
-  while (static_cast<int>(arenas.size()) < num_arenas) arenas.push_back(arena.NewFlat());
+  // The arena's gradients are one of those kept, if any are.
+  if (kept.sums.empty()) kept.arenas = {arena.gradients()};
+  while (static_cast<int>(kept.sums.size() + kept.arenas.size()) < num_arenas) {
+    kept.arenas.push_back(arena.NewFlat());
+  }
   return std::make_unique<TreeReduction>(
-      place.communicator, place.slices, std::move(arenas),
+      place.communicator, place.slices, std::move(kept),
       TreeReduction::Options{.bucket_bytes = options.bucket_bytes, .regions = std::move(regions)});
 }
 
@@ -93,20 +96,47 @@ struct PretrainStep::Gathering {
   std::vector<Work> works;
 };
 
-PretrainStep::PretrainStep(TrainState* state, Options options, Place place)
+PretrainStep::PretrainStep(TrainState* state, Options options, Place place,
+                           std::optional<UnfinishedIteration> unfinished)
     : state_(state),
       options_(std::move(options)),
       place_(std::move(place)),
       num_gradient_arenas_(
           CountArenas(options_.gradient_order, place_.slices[static_cast<size_t>(place_.rank)])),
       blocks_(state, {}),
-      reduction_(MakeReduction(options_, place_, state->arena(), num_gradient_arenas_)) {}
+      reduction_(MakeReduction(options_, place_, state->arena(), num_gradient_arenas_,
+                               unfinished ? std::move(unfinished->gradients) : KeptSums())) {
+  if (!unfinished) return;
+  TORCH_CHECK(unfinished->iteration == state->counters().iteration, "step: expected work of ",
+              state->counters().iteration, " to go on with, got that of ", unfinished->iteration);
+  for (auto& [v, computed] : unfinished->computed) {
+    if (reduction_->Keeps(v)) computed_[v] = std::move(computed);
+  }
+}
+
+std::vector<int64_t> PretrainStep::MissingRanks() const {
+  std::vector<int64_t> missing;
+  for (int64_t v = place_.hosted().begin; v < place_.hosted().end; ++v) {
+    if (!computed_.contains(v)) missing.push_back(v);
+  }
+  return missing;
+}
+
+std::optional<UnfinishedIteration> PretrainStep::TakeUnfinished() {
+  if (computed_.empty()) return std::nullopt;
+  std::optional<KeptSums> sums = reduction_->Take();
+  if (!sums) return std::nullopt;
+  return UnfinishedIteration{.iteration = state_->counters().iteration,
+                             .computed = std::exchange(computed_, {}),
+                             .gradients = *std::move(sums)};
+}
 
 PretrainStep::Gathering PretrainStep::GatherFeatures(
-    const std::vector<torch::Tensor>& image_feat_m,
-    const std::vector<torch::Tensor>& text_feat_m) const {
+    const std::map<int64_t, Computed>& computed) const {
   Gathering gathering;
-  const auto gather = [&](const char* name, const std::vector<torch::Tensor>& own) {
+  const auto gather = [&](const char* name, torch::Tensor Computed::*features) {
+    std::vector<torch::Tensor> own;
+    for (const auto& [v, each] : computed) own.push_back(each.*features);
     const torch::Tensor hosted = torch::cat(own);
     if (!place_.communicator) return hosted;
     torch::Tensor all = torch::empty({options_.virtual_ranks * options_.batch_size, hosted.size(1)},
@@ -115,8 +145,8 @@ PretrainStep::Gathering PretrainStep::GatherFeatures(
     gathering.works.push_back(place_.communicator->AllGather(Lane::kMain, name, hosted, parts));
     return all;
   };
-  gathering.image_NE = gather("image features", image_feat_m);
-  gathering.text_NE = gather("text features", text_feat_m);
+  gathering.image_NE = gather("image features", &Computed::image_feat_m_BE);
+  gathering.text_NE = gather("text features", &Computed::text_feat_m_BE);
   return gathering;
 }
 
@@ -154,10 +184,11 @@ absl::StatusOr<PretrainStep::Report> PretrainStep::Run(const InputSource& inputs
   const torch::Tensor temperature = model->temperature.detach().clone();
   laps.Add(seconds.prologue);
 
-  const RankRange hosted = place_.hosted();
-  std::vector<torch::Tensor> losses_N3, image_feat_m, text_feat_m;
+  const std::vector<int64_t> missing = MissingRanks();
+  std::map<int64_t, Computed> computed = std::exchange(computed_, {});
   std::optional<Gathering> gathering;
-  for (int64_t v = hosted.begin; v < hosted.end; ++v) {
+  if (missing.empty()) gathering = GatherFeatures(computed);
+  for (const int64_t v : missing) {
     options_.enter(Section::kData);
     FaultPoint("data", iteration);
     absl::StatusOr<PretrainInputs> batch = inputs(v);
@@ -173,11 +204,11 @@ absl::StatusOr<PretrainStep::Report> PretrainStep::Run(const InputSource& inputs
                                     static_cast<uint64_t>(iteration), static_cast<uint32_t>(v))
                            .Next32());
     const PretrainOutput output = model->Forward(*batch, report.alpha);
-    losses_N3.push_back(torch::stack(
-        {output.loss_mlm.detach(), output.loss_itc.detach(), output.loss_itm.detach()}));
-    image_feat_m.push_back(output.image_feat_m_BE);
-    text_feat_m.push_back(output.text_feat_m_BE);
-    if (v + 1 == hosted.end) gathering = GatherFeatures(image_feat_m, text_feat_m);
+    computed[v] = {.losses_3 = torch::stack({output.loss_mlm.detach(), output.loss_itc.detach(),
+                                             output.loss_itm.detach()}),
+                   .image_feat_m_BE = output.image_feat_m_BE,
+                   .text_feat_m_BE = output.text_feat_m_BE};
+    if (v == missing.back()) gathering = GatherFeatures(computed);
     laps.Add(seconds.forward);
 
     const torch::Tensor& gradients = reduction_->BeginLeaf();
@@ -188,7 +219,7 @@ absl::StatusOr<PretrainStep::Report> PretrainStep::Run(const InputSource& inputs
     {
       // The last virtual rank's gradients leave while backward is still at others of them.
       std::optional<Arena::GradientWatch> watch;
-      if (place_.communicator != nullptr && v + 1 == hosted.end) {
+      if (place_.communicator != nullptr && v == missing.back()) {
         watch.emplace(arena,
                       [this](const LayoutEntry& entry) { reduction_->MarkReady(entry.offset); });
       }
@@ -201,14 +232,20 @@ absl::StatusOr<PretrainStep::Report> PretrainStep::Run(const InputSource& inputs
   }
 
   options_.enter(Section::kExchange);
-  ASSIGN_OR_RETURN(const torch::Tensor mean, reduction_->Finish());
+  const absl::StatusOr<torch::Tensor> mean = reduction_->Finish();
+  if (!mean.ok()) {
+    computed_ = std::move(computed);
+    return mean.status();
+  }
   for (const Work& work : gathering->works) RETURN_IF_ERROR(work.Wait());
-  arena.BindGradients(mean);
+  arena.BindGradients(*mean);
   laps.Add(seconds.reduction);
 
   const Held held{.learning_rate = report.learning_rate,
                   .image_feat_m_NE = gathering->image_NE,
                   .text_feat_m_NE = gathering->text_NE};
+  std::vector<torch::Tensor> losses_N3;
+  for (const auto& [v, each] : computed) losses_N3.push_back(each.losses_3);
   const int64_t block = iteration % blocks_.size();
   const torch::Tensor records_NW =
       GateRecords(losses_N3, NonFiniteFlag(arena.gradients()), temperature, options_.raised_flags(),

@@ -10,6 +10,9 @@
 //   5. Commit, or skip where a loss or gradient is not finite. Neither where the gate shows that
 //      the workers' states differ: the iteration is done again once they are the same.
 //
+// Where a peer is lost while gradients are added up, what this worker has computed is not: the step
+// of the next generation can take it over, and computes only what is missing.
+//
 // A worker contributes to the gate only when it holds the mean gradient and all gathered features,
 // so that whoever misses the decision can still be told it and end the iteration as the others did.
 //
@@ -21,6 +24,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -28,6 +32,7 @@
 #include "absl/status/statusor.h"
 #include "comm/communicator.h"
 #include "comm/gradient_reduction.h"
+#include "comm/partial_sums.h"
 #include "comm/slices.h"
 #include "coordinator/run_log.h"
 #include "model/albef.h"
@@ -59,6 +64,20 @@ enum class GradientOrder {
   kTransport,  // the communicator's choice, and in one arena: the fast way on GPUs
 };
 
+// What a worker has computed of an iteration that failed.
+struct UnfinishedIteration {
+  // Of one virtual rank, what its batch yields besides the gradient.
+  struct Computed {
+    torch::Tensor losses_3;
+    torch::Tensor image_feat_m_BE;
+    torch::Tensor text_feat_m_BE;
+  };
+
+  int64_t iteration = 0;
+  std::map<int64_t, Computed> computed;  // by virtual rank
+  KeptSums gradients;                    // sums over some or all of these
+};
+
 class PretrainStep {
  public:
   struct Options {
@@ -88,8 +107,13 @@ class PretrainStep {
   // `inputs(v)` yields virtual rank v's batch of this iteration, asked in ascending order.
   using InputSource = std::function<absl::StatusOr<PretrainInputs>(int64_t virtual_rank)>;
 
-  // `state` and the communicator must outlive the step.
-  PretrainStep(TrainState* state, Options options, Place place);
+  // `state` and the communicator must outlive the step. The first Run() takes over what is
+  // `unfinished` of its iteration, which must have been computed from this state.
+  PretrainStep(TrainState* state, Options options, Place place,
+               std::optional<UnfinishedIteration> unfinished = std::nullopt);
+
+  // The hosted virtual ranks whose batches the next Run() will ask for.
+  std::vector<int64_t> MissingRanks() const;
 
   // Runs one iteration. An error is the input source's or the
   // communicator's; the state then is as before but for the prologue, which does not act twice, and
@@ -101,6 +125,11 @@ class PretrainStep {
 
   // Ends the held iteration. `decision` must be about it.
   void Apply(const GateDecision& decision);
+
+  // After a Run() that failed because a peer was lost: what the one who does the iteration again
+  // can use, if anything. Nothing can be run any more; the communicator must end before that is
+  // used.
+  std::optional<UnfinishedIteration> TakeUnfinished();
 
   // Gradient arenas held, the state's own included.
   int num_gradient_arenas() const { return num_gradient_arenas_; }
@@ -115,10 +144,11 @@ class PretrainStep {
 
   void Commit(const GateDecision& decision, const Held& held);
 
+  using Computed = UnfinishedIteration::Computed;
+
   // The hosted virtual ranks' features on their way to all workers.
   struct Gathering;
-  Gathering GatherFeatures(const std::vector<torch::Tensor>& image_feat_m,
-                           const std::vector<torch::Tensor>& text_feat_m) const;
+  Gathering GatherFeatures(const std::map<int64_t, Computed>& computed) const;
   // What the gate compares; nothing for a lone worker.
   torch::Tensor HashOfState(int64_t block) const;
   absl::StatusOr<torch::Tensor> GatherGate(const torch::Tensor& records_NW) const;
@@ -129,6 +159,9 @@ class PretrainStep {
   const int num_gradient_arenas_;
   const StateBlocks blocks_;
   const std::unique_ptr<GradientReduction> reduction_;
+  // Of virtual ranks that the next Run() need not compute, or of all after one that failed when it
+  // had.
+  std::map<int64_t, Computed> computed_;
   std::optional<Held> held_;
   bool compares_all_ = false;  // of the state, at the next gate
 };

@@ -32,6 +32,12 @@ void TrainingLoop::Apply(const GateDecision& decision) {
   last_decision_ = decision;
 }
 
+void TrainingLoop::ForgetGeneration() {
+  if (step_ == nullptr) return;
+  unfinished_ = step_->TakeUnfinished();
+  step_.reset();
+}
+
 absl::StatusOr<TrainingLoop::Boundary> TrainingLoop::Run(Place place, int64_t last_evaluation) {
   shard_place_ = {.term = place.term,
                   .generation = place.generation,
@@ -41,24 +47,9 @@ absl::StatusOr<TrainingLoop::Boundary> TrainingLoop::Run(Place place, int64_t la
   // Where the one who should have evaluated did not live to do it.
   EvaluateIfDue();
   if (iteration() >= setup_->target_step) return Boundary{.done = true};
-  const absl::StatusOr<std::unique_ptr<BatchStream>> batches =
-      OpenBatches(config(), {.source = setup_->dataset.train,
-                             .tokenizer = setup_->dataset.tokenizer,
-                             .plan = plan(),
-                             .virtual_rank_begin = static_cast<int>(place.hosted().begin),
-                             .virtual_rank_end = static_cast<int>(place.hosted().end),
-                             .start_iteration = iteration(),
-                             .end_iteration = setup_->target_step,
-                             .on_bad_sample = [this](const BadSample& sample) {
-                               log_->RecordBadSample(ToJson(sample));
-                             }});
-  if (!batches.ok()) return FromLoader(batches.status());
-  const PretrainStep::InputSource inputs = [&](int64_t) -> absl::StatusOr<PretrainInputs> {
-    const absl::StatusOr<BatchStream::Handle> batch = (*batches)->Next();
-    if (!batch.ok()) return FromLoader(batch.status());
-    options_.batch_begun(**batch);
-    return ToDevice(**batch, options_.device);
-  };
+  std::optional<UnfinishedIteration> unfinished = std::exchange(unfinished_, std::nullopt);
+  if (unfinished && unfinished->iteration != iteration()) unfinished.reset();
+  const RankRange hosted = place.hosted();
   step_ = std::make_unique<PretrainStep>(
       state_,
       PretrainStep::Options{.seed = config().seed,
@@ -70,7 +61,31 @@ absl::StatusOr<TrainingLoop::Boundary> TrainingLoop::Run(Place place, int64_t la
                             .gradient_order = ReductionOrder(config()),
                             .raised_flags = options_.raised_flags,
                             .enter = options_.enter},
-      std::move(place));
+      std::move(place), std::move(unfinished));
+  const std::vector<int64_t> missing = step_->MissingRanks();
+  if (const auto kept = hosted.size() - static_cast<int64_t>(missing.size()); kept > 0) {
+    spdlog::info("step {} goes on where it was: virtual_ranks={} computed_before={}",
+                 iteration() + 1, hosted.size(), kept);
+  }
+  const absl::StatusOr<std::unique_ptr<BatchStream>> batches =
+      OpenBatches(config(), {.source = setup_->dataset.train,
+                             .tokenizer = setup_->dataset.tokenizer,
+                             .plan = plan(),
+                             .virtual_rank_begin = static_cast<int>(hosted.begin),
+                             .virtual_rank_end = static_cast<int>(hosted.end),
+                             .start_iteration = iteration(),
+                             .first_virtual_ranks = missing,
+                             .end_iteration = setup_->target_step,
+                             .on_bad_sample = [this](const BadSample& sample) {
+                               log_->RecordBadSample(ToJson(sample));
+                             }});
+  if (!batches.ok()) return FromLoader(batches.status());
+  const PretrainStep::InputSource inputs = [&](int64_t) -> absl::StatusOr<PretrainInputs> {
+    const absl::StatusOr<BatchStream::Handle> batch = (*batches)->Next();
+    if (!batch.ok()) return FromLoader(batch.status());
+    options_.batch_begun(**batch);
+    return ToDevice(**batch, options_.device);
+  };
   while (true) {
     const absl::StatusOr<PretrainStep::Report> step = step_->Run(inputs);
     RETURN_IF_ERROR(step.status());

@@ -75,8 +75,9 @@ class TrainingLoop {
   // Ends the held iteration as the other members did.
   void Apply(const GateDecision& decision);
 
-  // Nothing of the last generation is needed any more, its communicator neither.
-  void ForgetGeneration() { step_.reset(); }
+  // Nothing of the last generation is needed any more, its communicator neither. What was computed
+  // of an iteration that failed is kept for the next Run().
+  void ForgetGeneration();
 
   // Held at a boundary: writes the shard of this boundary's checkpoint, or reports again that this
   // is done.
@@ -107,6 +108,7 @@ class TrainingLoop {
   RunLog* const log_;
   const Options options_;
   std::unique_ptr<PretrainStep> step_;  // of the generation of the last Run()
+  std::optional<UnfinishedIteration> unfinished_;
   std::optional<GateDecision> last_decision_;
   ShardWriter shard_writer_;
   std::optional<int64_t> last_taken_;  // iteration of the last checkpoint begun

@@ -102,7 +102,8 @@ TEST_P(CommunicatorSuite, TheTreeReductionHasTheBitsOfTheSequentialTree) {
     RunRanks(size, [&](int rank) {
       const Slice& slice = slices[static_cast<size_t>(rank)];
       TreeReduction reduction(&ranks->communicator(rank), slices,
-                              Arenas(NumGradientArenas(slice), kNumel), {.bucket_bytes = 30'000});
+                              {.arenas = Arenas(NumGradientArenas(slice), kNumel)},
+                              {.bucket_bytes = 30'000});
       for (int step = 0; step < 2; ++step) {
         for (int64_t v = slice.ranks.begin; v < slice.ranks.end; ++v) {
           reduction.Leaf().copy_(leaves[static_cast<size_t>(v)]);

@@ -113,6 +113,32 @@ TEST(BatchStream, ASliceOfVirtualRanksSeesTheBatchesOfTheWhole) {
   }
 }
 
+TEST(BatchStream, LeavesOutBatchesOfTheFirstIteration) {
+  BatchStream::Options options = TestOptions();
+  options.start_iteration = 1;
+  options.end_iteration = 3;
+  const auto all = Read(options, 2 * kVirtualRanks);
+  for (const std::vector<int64_t>& first : std::vector<std::vector<int64_t>>{{}, {1}, {0, 2}}) {
+    options.first_virtual_ranks = first;
+    const auto some = Read(options, static_cast<int>(first.size()) + kVirtualRanks);
+    for (size_t i = 0; i < some.size(); ++i) {
+      const size_t place =
+          i < first.size() ? static_cast<size_t>(first[i]) : kVirtualRanks + i - first.size();
+      EXPECT_TRUE(some[i] == all[place]) << i << " of " << first.size();
+    }
+    const auto stream = Start(options);
+    for (size_t i = 0; i < some.size(); ++i) EXPECT_TRUE(stream->Next().ok());
+    EXPECT_EQ(stream->Next().status().code(), absl::StatusCode::kOutOfRange);
+  }
+  options.first_virtual_ranks = {2, 1};
+  EXPECT_THAT(std::string(BatchStream::Create(options).status().message()),
+              HasSubstr("first_virtual_ranks"));
+  options.virtual_rank_end = 2;
+  options.first_virtual_ranks = {2};
+  EXPECT_THAT(std::string(BatchStream::Create(options).status().message()),
+              HasSubstr("first_virtual_ranks"));
+}
+
 TEST(BatchStream, AnEpochVisitsEachSampleOnceAndTheNextInAnotherOrder) {
   // 24 samples are 4 steps of 3 × 2 without remainder.
   const auto batches = Read(TestOptions(24), 2 * 4 * kVirtualRanks);

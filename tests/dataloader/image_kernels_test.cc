@@ -35,7 +35,7 @@ Image NoiseImage(int height, int width, RandomStream& random) {
 
 TEST(ResizeRows, HaveTheSameBitsOnEveryProcessor) {
   Weights weights;
-  for (uint64_t i = 0; i < 1500; ++i) {
+  for (uint64_t i = 0; i < 400; ++i) {
     RandomStream random(1, RandomPurpose::kSynthetic, i);
     const int input = static_cast<int>(1 + random.Below(i % 10 == 0 ? 4000 : 300));
     const int output = static_cast<int>(1 + random.Below(300));

@@ -317,6 +317,60 @@ TEST(MembersThatFail, BeforeTheGateRepeatTheIterationWithoutATrace) {
   }
 }
 
+TEST(MembersThatFail, ComputeOnlyWhatTheLostOneOwed) {
+  const Expected expected(2);
+  constexpr int64_t kExchangeOfGradients = 2;
+  for (int victim = 0; victim < 2; ++victim) {
+    LocalGroup group(2);
+    group.FailAt(victim, kExchangeOfGradients, absl::UnavailableError("connection reset"));
+    RunMembers(group, 2, [&](const Place& place, Turn& turn) {
+      const auto state = NewState(3);
+      std::optional<UnfinishedIteration> unfinished;
+      {
+        PretrainStep step(state.get(), StepOptions(&turn), place);
+        EXPECT_EQ(step.MissingRanks().size(), static_cast<size_t>(place.hosted().size()));
+        EXPECT_FALSE(RunStep(step, *state).ok());
+        unfinished = step.TakeUnfinished();
+        EXPECT_FALSE(step.TakeUnfinished().has_value());
+      }
+      ASSERT_TRUE(unfinished.has_value());
+      PretrainStep step(state.get(), StepOptions(&turn), Place::Alone(kVirtualRanks),
+                        std::move(unfinished));
+      for (const int64_t v : step.MissingRanks()) {
+        EXPECT_TRUE(v < place.hosted().begin || place.hosted().end <= v);
+      }
+      EXPECT_EQ(static_cast<int64_t>(step.MissingRanks().size()),
+                kVirtualRanks - place.hosted().size());
+      ASSERT_TRUE(RunStep(step, *state).ok());
+      // The next iteration has nothing to go on with.
+      EXPECT_EQ(static_cast<int64_t>(step.MissingRanks().size()), kVirtualRanks);
+      ASSERT_TRUE(RunStep(step, *state).ok());
+      EXPECT_EQ(ToHex(Digest(*state)), ToHex(Digest(*expected.state)));
+    });
+  }
+}
+
+TEST(MembersThatFail, ComputeNothingAgainWhereAnotherTakesTheLostOnesPlace) {
+  const Expected expected(1);
+  LocalGroup group(2), next(2);
+  group.FailAt(1, 2, absl::UnavailableError("connection reset"));
+  RunMembers(group, 2, [&](const Place& place, Turn& turn) {
+    const auto state = NewState(3);
+    std::optional<UnfinishedIteration> unfinished;
+    {
+      PretrainStep step(state.get(), StepOptions(&turn), place);
+      EXPECT_FALSE(RunStep(step, *state).ok());
+      if (place.rank == 0) unfinished = step.TakeUnfinished();
+    }
+    Place again = place;
+    again.communicator = &next.communicator(place.rank);
+    PretrainStep step(state.get(), StepOptions(&turn), again, std::move(unfinished));
+    EXPECT_EQ(step.MissingRanks().empty(), place.rank == 0);
+    ASSERT_TRUE(RunStep(step, *state).ok());
+    EXPECT_EQ(ToHex(Digest(*state)), ToHex(Digest(*expected.state)));
+  });
+}
+
 TEST(StateTransfer, GivesReceiversTheWholeStateAndLeavesOthersAlone) {
   const Expected expected(2);
   LocalGroup group(3);
