@@ -210,6 +210,13 @@ class Membership(FaultsTest):
             # One gets the state, one gives it, and the third must not be put out of step by that.
             self.assertEqual([e["cause"] for e in cluster.events("recovery")], ["trainer_killed"])
 
+    def test_survivors_keep_what_they_have_computed_of_the_iteration(self):
+        settings = (*SHORT, *FOUR_RANKS, "elastic.rejoin_wait_s=0")
+        with self.cluster(settings=settings, faults=["trainer.1/forward@8:kill"]) as cluster:
+            cluster.wait_for_mark("trainer.1-forward@8-kill")
+            self.expect_success(cluster, settings)
+            self.assertIn("step 9 goes on where it was: virtual_ranks=4 computed_before=2", cluster.stderr())
+
     def test_two_flapping_workers_do_not_stop_the_third(self):
         settings = ("max_steps=60", "elastic.rejoin_wait_s=1")
         with self.cluster(workers=3, settings=settings) as cluster:
