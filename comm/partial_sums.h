@@ -87,8 +87,8 @@ class PartialSums {
   size_t next_ = 0;  // of the plan's steps
   std::vector<torch::Tensor> stack_;
   std::vector<torch::Tensor> free_;
-  std::vector<std::pair<torch::Tensor, torch::Tensor>>
-      owed_;  // the second to be added to the first
+  // What FoldRange() adds: the second to the first, in this order.
+  std::vector<std::pair<torch::Tensor, torch::Tensor>> owed_;
   std::vector<torch::Tensor> subtrees_;
 };
 

@@ -19,11 +19,6 @@ constexpr int64_t LeftChildLeaves(int64_t count) {
   return static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(count - 1)));
 }
 
-// Additions of equal subtrees that become possible once leaf `index` (from 0) is on the stack.
-constexpr int AdditionsAfterLeaf(int64_t index) {
-  return std::countr_one(static_cast<uint64_t>(index));
-}
-
 // Partial sums the stack holds at most while `num_leaves` are summed from left to right.
 constexpr int TreeStackDepth(int64_t num_leaves) {
   return num_leaves < 1 ? 0 : static_cast<int>(std::bit_width(static_cast<uint64_t>(num_leaves)));

@@ -8,10 +8,9 @@
 #include <vector>
 
 #include "comm/slices.h"
-#include "comm/tree.h"
 #include "comm/tree_reduction.h"
-#include "comm/tree_sum.h"
 #include "tests/comm/ranks.h"
+#include "tests/comm/tree_mean.h"
 
 namespace albef {
 namespace {
@@ -85,17 +84,14 @@ TEST_P(CommunicatorSuite, LargeTensorsCrossInBothDirectionsAtOnce) {
   });
 }
 
-TEST_P(CommunicatorSuite, TheTreeReductionHasTheBitsOfTheSequentialTree) {
+TEST_P(CommunicatorSuite, TheTreeReductionHasTheBitsOfTheTree) {
   constexpr int64_t kVirtualRanks = 7, kNumel = 100'003;
   torch::manual_seed(3);
   std::vector<torch::Tensor> leaves;
-  TreeSum sequential(Arenas(TreeStackDepth(kVirtualRanks), kNumel), kVirtualRanks);
   for (int64_t v = 0; v < kVirtualRanks; ++v) {
     leaves.push_back(torch::randn(kNumel) * torch::exp2(torch::randint(-12, 12, kNumel)));
-    sequential.Leaf().copy_(leaves.back());
-    sequential.AddLeaf();
   }
-  const torch::Tensor expected = sequential.Mean();
+  const torch::Tensor expected = TreeMean(leaves);
   for (int size = 1; size <= 4; ++size) {
     const auto ranks = GetParam()(size);
     const std::vector<Slice> slices = DivideRanks(kVirtualRanks, size).value();

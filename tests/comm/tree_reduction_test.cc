@@ -11,9 +11,8 @@
 #include <random>
 
 #include "comm/local_communicator.h"
-#include "comm/tree.h"
-#include "comm/tree_sum.h"
 #include "tests/comm/ranks.h"
+#include "tests/comm/tree_mean.h"
 
 namespace albef {
 namespace {
@@ -34,16 +33,6 @@ std::vector<torch::Tensor> Arenas(int count, int64_t numel = kElements) {
   return arenas;
 }
 
-torch::Tensor SequentialMean(const std::vector<torch::Tensor>& leaves) {
-  const auto count = static_cast<int64_t>(leaves.size());
-  TreeSum sum(Arenas(TreeStackDepth(count), leaves[0].numel()), count);
-  for (const torch::Tensor& leaf : leaves) {
-    sum.Leaf().copy_(leaf);
-    sum.AddLeaf();
-  }
-  return sum.Mean().clone();
-}
-
 bool SameBits(const torch::Tensor& a, const torch::Tensor& b) {
   return a.nbytes() == b.nbytes() && std::memcmp(a.data_ptr(), b.data_ptr(), a.nbytes()) == 0;
 }
@@ -62,12 +51,12 @@ std::unique_ptr<TreeReduction> Reduction(Communicator* communicator,
       std::move(options));
 }
 
-TEST(TreeReduction, HasTheBitsOfTheSequentialTreeForEveryNumberOfWorkers) {
+TEST(TreeReduction, HasTheBitsOfTheTreeForEveryNumberOfWorkers) {
   torch::manual_seed(5);
   for (int64_t virtual_ranks = 1; virtual_ranks <= 32; ++virtual_ranks) {
     std::vector<torch::Tensor> leaves;
     for (int64_t i = 0; i < virtual_ranks; ++i) leaves.push_back(Leaf());
-    const torch::Tensor expected = SequentialMean(leaves);
+    const torch::Tensor expected = TreeMean(leaves);
     for (int64_t workers = 1; workers <= virtual_ranks; ++workers) {
       SCOPED_TRACE(testing::Message() << virtual_ranks << " ranks on " << workers << " workers");
       const std::vector<Slice> slices = Divide(virtual_ranks, workers);
@@ -119,7 +108,7 @@ TEST(TreeReduction, GoesOnWithTheSumsOfAStepThatFailedForEveryNumberOfWorkersAnd
   for (int64_t virtual_ranks = 2; virtual_ranks <= 9; ++virtual_ranks) {
     std::vector<torch::Tensor> leaves;
     for (int64_t i = 0; i < virtual_ranks; ++i) leaves.push_back(Leaf());
-    const torch::Tensor expected = SequentialMean(leaves);
+    const torch::Tensor expected = TreeMean(leaves);
     for (int workers = 2; workers <= virtual_ranks; ++workers) {
       for (int victim = 0; victim < workers; ++victim) {
         SCOPED_TRACE(testing::Message() << virtual_ranks << " ranks, victim " << victim << " of "
@@ -201,7 +190,7 @@ TEST(TreeReduction, SendsBucketsAsBackwardFillsThem) {
     }
   }
   const std::vector<Slice> slices = Divide(5, 2);
-  const torch::Tensor expected = SequentialMean(leaves);
+  const torch::Tensor expected = TreeMean(leaves);
   LocalGroup group(2);
   RunRanks(2, [&](int rank) {
     const auto reduction =
@@ -238,7 +227,7 @@ TEST(TreeReduction, HasTheSameBitsWhateverIsMarkedReadyAndInWhichOrder) {
   }
   std::vector<torch::Tensor> leaves;
   for (int i = 0; i < 6; ++i) leaves.push_back(Leaf());
-  const torch::Tensor expected = SequentialMean(leaves);
+  const torch::Tensor expected = TreeMean(leaves);
   for (int trial = 0; trial < 50; ++trial) {
     const int workers = 2 + trial % 5;
     const std::vector<Slice> slices = Divide(6, workers);
@@ -300,7 +289,7 @@ TEST(TreeReduction, AloneNeedsNoCommunicatorAndNoMemoryBesideTheArenas) {
     reduction->MarkReady(0);
     reduction->AddLeaf();
   }
-  EXPECT_TRUE(SameBits(reduction->Finish().value(), SequentialMean(leaves)));
+  EXPECT_TRUE(SameBits(reduction->Finish().value(), TreeMean(leaves)));
   EXPECT_EQ(reduction->buffer_bytes(), 0);
 }
 

@@ -4,12 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <memory>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "model/schedule.h"
 #include "model/train_state.h"
+#include "tests/comm/tree_mean.h"
 #include "tests/model/golden.h"
 #include "tests/model/golden_trajectory.h"
 
@@ -35,14 +35,6 @@ RankResult RunRank(TrainState& state, const golden::TensorMap& inputs, const std
   return {output.loss_mlm.item<double>(), output.loss_itc.item<double>(),
           output.loss_itm.item<double>(), output.image_feat_m_BE,
           output.text_feat_m_BE,          state.arena().gradients()};
-}
-
-// Sum over [0, V) in the order of the reduction tree (design §4).
-torch::Tensor TreeSum(std::span<const torch::Tensor> parts) {
-  if (parts.size() == 1) return parts[0];
-  size_t half = 1;
-  while (half * 2 < parts.size()) half *= 2;
-  return TreeSum(parts.first(half)) + TreeSum(parts.subspan(half));
 }
 
 class TrajectoryTest : public testing::TestWithParam<torch::ScalarType> {
@@ -114,7 +106,7 @@ TEST_P(TrajectoryTest, VirtualRanksEndWhereTheReferencesProcessesEnd) {
               tolerances.losses_rel, fmt::format("{} of step {} rank {}", loss, step, rank));
         }
       }
-      state->arena().BindGradients(TreeSum(gradients).div_(num_ranks));
+      state->arena().BindGradients(TreeMean(gradients));
       golden::ExpectRel(state->arena().gradients().norm().item<double>(),
                         expected.at("steps.grad_norm")[step].item<double>(),
                         tolerances.grad_norm_rel, fmt::format("grad_norm of step {}", step));
