@@ -169,18 +169,16 @@ def main():
     folder = pathlib.Path(tempfile.mkdtemp(prefix="albef-recovery-"))
     try:
         benchmark = Benchmark(options, folder)
-        rows = []
+        print("| what happens | workers | figure | kills | median | p95 | spread |\n|---|---|---|---|---|---|---|", flush=True)
         for cause in options.cause or CAUSES:
             for workers in map(int, options.workers.split(",")):
                 samples = benchmark.measure(cause, workers)
                 kinds = ("longest step ÷ median", "running in the next term") if cause == "coordinator" else (
                     "detection", "kill to next commit")
                 for kind, values in zip(kinds, zip(*samples)):
-                    rows.append(row(CAUSES[cause][0], workers, kind, values))
+                    print(row(CAUSES[cause][0], workers, kind, values), flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print("| what happens | workers | figure | kills | median | p95 | spread |\n|---|---|---|---|---|---|---|")
-    print("\n".join(rows))
     return 0
 
 
