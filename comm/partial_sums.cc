@@ -33,15 +33,14 @@ PartialSums::PartialSums(KeptSums kept, Slice slice) : slice_(std::move(slice)) 
     TORCH_CHECK(arena.dim() == 1 && arena.is_contiguous() && arena.numel() == arenas_[0].numel(),
                 "PartialSums: expected equal flat arenas, got ", arena.sizes());
   }
-  SumPlan plan = PlanSums(slice_, nodes, static_cast<int>(arenas_.size()));
-  for (const RankRange& node : plan.kept) {
+  plan_ = PlanSums(slice_, nodes, static_cast<int>(arenas_.size()));
+  for (const RankRange& node : plan_.kept) {
     kept_.push_back(*std::ranges::find(kept.sums, node, &KeptSums::Sum::node));
   }
-  Begin(std::move(plan));
+  Begin();
 }
 
-void PartialSums::Begin(SumPlan plan) {
-  plan_ = std::move(plan);
+void PartialSums::Begin() {
   num_leaves_ = plan_.num_leaves();
   added_ = 0;
   next_ = 0;
@@ -57,7 +56,7 @@ void PartialSums::Begin(SumPlan plan) {
 }
 
 void PartialSums::Proceed() {
-  if (num_leaves_ - added_ <= 0) return PrepareEnd();
+  if (Complete()) return PrepareEnd();  // all is kept
   for (; plan_.steps[next_].kind != SumPlan::Kind::kLeaf; ++next_) {
     if (plan_.steps[next_].kind == SumPlan::Kind::kKept) {
       stack_.push_back(kept_[static_cast<size_t>(plan_.steps[next_].index)].sum);
@@ -107,6 +106,7 @@ void PartialSums::FoldRange(int64_t offset, int64_t numel) const {
 }
 
 void PartialSums::Reset() {
+  if (!kept_.empty()) plan_ = PlanSums(slice_);
   kept_.clear();
   // The mean, which is still in use, is among those that stay.
   if (Complete()) {
@@ -114,7 +114,7 @@ void PartialSums::Reset() {
         arenas_, [this](const torch::Tensor& arena) { return IsSame(arena, subtrees_[0]); });
   }
   arenas_.resize(static_cast<size_t>(NumGradientArenas(slice_)));
-  Begin(PlanSums(slice_));
+  Begin();
 }
 
 KeptSums PartialSums::Take() {

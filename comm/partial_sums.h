@@ -72,7 +72,8 @@ class PartialSums {
   const torch::Tensor& any_arena() const { return arenas_[0]; }
 
  private:
-  void Begin(SumPlan plan);
+  // From the plan's first step.
+  void Begin();
   // Does what the plan asks for before its next leaf.
   void Proceed();
   // Sets down what it asks for after its last.

@@ -37,6 +37,19 @@ bool SameBits(const torch::Tensor& a, const torch::Tensor& b) {
   return a.nbytes() == b.nbytes() && std::memcmp(a.data_ptr(), b.data_ptr(), a.nbytes()) == 0;
 }
 
+// What the rank hosts of the leaves, but for those kept. Returns how many that were.
+int64_t AddLeaves(TreeReduction& reduction, const RankRange& ranks,
+                  const std::vector<torch::Tensor>& leaves) {
+  int64_t num_added = 0;
+  for (int64_t v = ranks.begin; v < ranks.end; ++v) {
+    if (reduction.Keeps(v)) continue;
+    reduction.Leaf().copy_(leaves[static_cast<size_t>(v)]);
+    reduction.AddLeaf();
+    ++num_added;
+  }
+  return num_added;
+}
+
 std::vector<Slice> Divide(int64_t virtual_ranks, int64_t workers) {
   return DivideRanks(virtual_ranks, workers).value();
 }
@@ -64,11 +77,7 @@ TEST(TreeReduction, HasTheBitsOfTheTreeForEveryNumberOfWorkers) {
       RunRanks(static_cast<int>(workers), [&](int rank) {
         const auto reduction = Reduction(&group.communicator(rank), slices);
         for (int step = 0; step < 2; ++step) {
-          const RankRange ranks = slices[static_cast<size_t>(rank)].ranks;
-          for (int64_t v = ranks.begin; v < ranks.end; ++v) {
-            reduction->Leaf().copy_(leaves[static_cast<size_t>(v)]);
-            reduction->AddLeaf();
-          }
+          AddLeaves(*reduction, slices[static_cast<size_t>(rank)].ranks, leaves);
           const absl::StatusOr<torch::Tensor> mean = reduction->Finish();
           ASSERT_TRUE(mean.ok()) << mean.status();
           ASSERT_TRUE(SameBits(*mean, expected)) << "rank " << rank << " step " << step;
@@ -89,11 +98,7 @@ std::vector<KeptSums> SumsOfSurvivors(const std::vector<torch::Tensor>& leaves,
       return group.communicator(rank).Abort(absl::UnavailableError("killed"));
     }
     const auto reduction = Reduction(&group.communicator(rank), slices);
-    const RankRange ranks = slices[static_cast<size_t>(rank)].ranks;
-    for (int64_t v = ranks.begin; v < ranks.end; ++v) {
-      reduction->Leaf().copy_(leaves[static_cast<size_t>(v)]);
-      reduction->AddLeaf();
-    }
+    AddLeaves(*reduction, slices[static_cast<size_t>(rank)].ranks, leaves);
     ASSERT_FALSE(reduction->Finish().ok());
     std::optional<KeptSums> sums = reduction->Take();
     ASSERT_TRUE(sums.has_value());
@@ -128,12 +133,8 @@ TEST(TreeReduction, GoesOnWithTheSumsOfAStepThatFailedForEveryNumberOfWorkersAnd
           TreeReduction reduction(&group.communicator(rank), slices, std::move(own),
                                   {.bucket_bytes = 1024});
           for (int step = 0; step < 2; ++step) {
-            for (int64_t v = slice.ranks.begin; v < slice.ranks.end; ++v) {
-              if (reduction.Keeps(v)) continue;
-              if (step == 0) ++num_computed;
-              reduction.Leaf().copy_(leaves[static_cast<size_t>(v)]);
-              reduction.AddLeaf();
-            }
+            const int64_t num_added = AddLeaves(reduction, slice.ranks, leaves);
+            if (step == 0) num_computed += num_added;
             const absl::StatusOr<torch::Tensor> mean = reduction.Finish();
             ASSERT_TRUE(mean.ok()) << mean.status();
             ASSERT_TRUE(SameBits(*mean, expected)) << "rank " << rank << " step " << step;
