@@ -47,6 +47,9 @@ add_library(torch::torch INTERFACE IMPORTED)
 target_include_directories(torch::torch SYSTEM INTERFACE
   ${_include} ${_include}/torch/csrc/api/include)
 target_link_libraries(torch::torch INTERFACE torch::torch_cpu torch::c10)
+# Without it at::parallel_for, a template, calls its function in one thread.
+target_compile_options(torch::torch INTERFACE -fopenmp)
+target_link_options(torch::torch INTERFACE -fopenmp)
 if(_nvidia)
   # libtorch_cpu.so itself needs CUDA libraries that only its own RPATH names.
   target_link_options(torch::torch INTERFACE -Wl,-rpath-link,${_nvidia}/cu13/lib

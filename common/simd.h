@@ -28,6 +28,13 @@
 #define ALBEF_WIDE_SIMD_CLONES
 #endif
 
+// Before a template or function that those call: part of each clone, with its instructions.
+#if defined(__GNUC__)
+#define ALBEF_ALWAYS_INLINE __attribute__((always_inline))
+#else
+#define ALBEF_ALWAYS_INLINE
+#endif
+
 namespace albef {
 
 #ifdef ALBEF_HAS_AVX2_KERNELS

@@ -36,6 +36,12 @@ class TellsOfGradient final : public torch::autograd::PostAccumulateGradHook {
   const LayoutEntry* const entry_;
 };
 
+void Round(const torch::Tensor& flat, const torch::Tensor& shadows, ArenaRange range) {
+  if (!shadows.defined()) return;
+  const torch::NoGradGuard no_grad;
+  shadows.narrow(0, range.offset, range.size).copy_(flat.narrow(0, range.offset, range.size));
+}
+
 size_t ElementBytes(const torch::nn::Module& module) {
   const std::vector<torch::Tensor> parameters = module.parameters();
   TORCH_CHECK(!parameters.empty(), "arena: the module has no parameters");
@@ -122,14 +128,10 @@ void Arena::AddShadows() {
   RefreshTeacherShadows();
 }
 
-void Arena::RefreshShadows() {
-  const torch::NoGradGuard no_grad;
-  if (shadows_.defined()) shadows_.copy_(parameters_);
-}
+void Arena::RefreshShadows(ArenaRange range) const { Round(parameters_, shadows_, range); }
 
-void Arena::RefreshTeacherShadows() {
-  const torch::NoGradGuard no_grad;
-  if (teacher_shadows_.defined()) teacher_shadows_.copy_(teacher_);
+void Arena::RefreshTeacherShadows(ArenaRange range) const {
+  Round(teacher_, teacher_shadows_, range);
 }
 
 torch::Tensor Arena::ShadowOf(const torch::Tensor& parameter) const {

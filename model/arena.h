@@ -74,10 +74,12 @@ class Arena {
   // Makes the shadows. A second call changes nothing.
   void AddShadows();
 
-  // Rounds the parameters' values, or the teacher's, into their shadows; does nothing without
-  // shadows. Whoever writes to parameters() or teacher() calls it afterwards.
-  void RefreshShadows();
-  void RefreshTeacherShadows();
+  // Rounds the parameters' values, or the teacher's, into their shadows, all or those of a range;
+  // does nothing without shadows. Whoever writes to parameters() or teacher() calls it afterwards.
+  void RefreshShadows() const { RefreshShadows(Whole()); }
+  void RefreshShadows(ArenaRange range) const;
+  void RefreshTeacherShadows() const { RefreshTeacherShadows(Whole()); }
+  void RefreshTeacherShadows(ArenaRange range) const;
 
   // The shadow of one of the module's parameters, student or teacher, in its shape; TORCH_CHECK
   // failure without shadows or for a tensor that is no parameter.
@@ -94,6 +96,8 @@ class Arena {
     torch::Tensor parameter;
     const LayoutEntry* entry;
   };
+
+  ArenaRange Whole() const { return {.offset = 0, .size = layout_.size()}; }
 
   Layout layout_;
   std::vector<Bound> students_;

@@ -20,6 +20,10 @@ struct AttentionOptions {
 torch::Tensor Attention(const torch::Tensor& query_BATd, const torch::Tensor& key_BASd,
                         const torch::Tensor& value_BASd, const AttentionOptions& options = {});
 
+// The same of queries, keys and values side by side, (B,T,3·A·d) → (B,T,A·d), without mask and
+// dropout.
+torch::Tensor SelfAttention(const torch::Tensor& qkv_BTE, int64_t heads);
+
 // (B,T,A·d) → (B,A,T,d), without a copy.
 torch::Tensor SplitHeads(const torch::Tensor& x_BTD, int64_t heads);
 

@@ -28,12 +28,6 @@ struct Key {
   uint32_t between;
 };
 
-// Of 2^31 equally likely numbers `drop_below` mean zero; `scale` is for the others.
-struct Law {
-  int32_t drop_below;
-  double scale;
-};
-
 // A hash of 32 bits in two rounds (Wellons, "Prospecting for Hash Functions": lowbias32) with a key
 // before each.
 inline int32_t Draw31(int32_t index, Key key) {
@@ -44,61 +38,45 @@ inline int32_t Draw31(int32_t index, Key key) {
   return static_cast<int32_t>((x ^ (x >> 16)) >> 1);
 }
 
-ALBEF_SIMD_CLONES void DropBlock(const float* x, float* y, int32_t size, Key key, Law law) {
-  const auto scale = static_cast<float>(law.scale);
+ALBEF_SIMD_CLONES void DropBlock(const float* x, float* y, int32_t first, int32_t size, Key key,
+                                 int32_t drop_below, double scale) {
+  const auto kept = static_cast<float>(scale);
   for (int32_t i = 0; i < size; ++i) {
-    y[i] = x[i] * (Draw31(i, key) < law.drop_below ? 0.0F : scale);
+    y[i] = x[i] * (Draw31(first + i, key) < drop_below ? 0.0F : kept);
   }
 }
 
 template <typename T>
-void DropBlock(const T* x, T* y, int32_t size, Key key, Law law) {
+void DropBlock(const T* x, T* y, int32_t first, int32_t size, Key key, int32_t drop_below,
+               double scale) {
   for (int32_t i = 0; i < size; ++i) {
-    y[i] = static_cast<T>(x[i] * (Draw31(i, key) < law.drop_below ? T(0) : T(law.scale)));
+    y[i] = static_cast<T>(x[i] * (Draw31(first + i, key) < drop_below ? T(0) : T(scale)));
   }
 }
 
 template <typename T>
-void DropBlocks(const torch::Tensor& x, torch::Tensor& y, uint64_t seed, Law law) {
-  const T* from = x.const_data_ptr<T>();
-  T* to = y.mutable_data_ptr<T>();
-  const int64_t size = x.numel();
-  at::parallel_for(0, at::divup(size, kBlockSize), 1, [&](int64_t first, int64_t last) {
-    for (int64_t block = first; block < last; ++block) {
-      RandomStream keys(seed, RandomPurpose::kDropout, static_cast<uint64_t>(block));
-      const Key key{.before = keys.Next32(), .between = keys.Next32()};
-      const int64_t begin = block * kBlockSize;
-      DropBlock(from + begin, to + begin, static_cast<int32_t>(std::min(kBlockSize, size - begin)),
-                key, law);
-    }
-  });
-}
-
-torch::Tensor Drop(const torch::Tensor& x, double probability, uint64_t seed) {
-  const Law law{.drop_below = static_cast<int32_t>(std::lround(std::ldexp(probability, 31))),
-                .scale = 1.0 / (1.0 - probability)};
+torch::Tensor Drop(const torch::Tensor& x, const DropoutMask& mask) {
   const torch::Tensor from = x.contiguous();
-  torch::Tensor to = at::empty_like(from);
-  switch (x.scalar_type()) {
-    case at::kFloat:
-      DropBlocks<float>(from, to, seed, law);
-      break;
-    case at::kDouble:
-      DropBlocks<double>(from, to, seed, law);
-      break;
-    case at::kBFloat16:
-      DropBlocks<at::BFloat16>(from, to, seed, law);
-      break;
-    default:
-      TORCH_CHECK(false, "dropout: expected float32, float64 or bfloat16, got ", x.scalar_type());
-  }
+  const torch::Tensor to = at::empty_like(from);
+  const T* values = from.const_data_ptr<T>();
+  T* results = to.mutable_data_ptr<T>();
+  at::parallel_for(0, from.numel(), kBlockSize, [&](int64_t begin, int64_t end) {
+    mask.Apply(values + begin, results + begin, begin, end - begin);
+  });
   return to;
 }
 
-uint64_t DrawSeed() {
-  at::Generator generator = at::detail::getDefaultCPUGenerator();
-  const std::lock_guard lock(generator.mutex());
-  return at::check_generator<at::CPUGeneratorImpl>(generator)->random64();
+torch::Tensor Drop(const torch::Tensor& x, const DropoutMask& mask) {
+  switch (x.scalar_type()) {
+    case at::kFloat:
+      return Drop<float>(x, mask);
+    case at::kDouble:
+      return Drop<double>(x, mask);
+    case at::kBFloat16:
+      return Drop<at::BFloat16>(x, mask);
+    default:
+      TORCH_CHECK(false, "dropout: expected float32, float64 or bfloat16, got ", x.scalar_type());
+  }
 }
 
 class DropoutFunction : public torch::autograd::Function<DropoutFunction> {
@@ -107,24 +85,58 @@ class DropoutFunction : public torch::autograd::Function<DropoutFunction> {
                           int64_t seed) {
     context->saved_data["probability"] = probability;
     context->saved_data["seed"] = seed;
-    return Drop(x, probability, static_cast<uint64_t>(seed));
+    return Drop(x, DropoutMask(probability, static_cast<uint64_t>(seed)));
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    return {Drop(gradients[0], context->saved_data["probability"].toDouble(),
-                 static_cast<uint64_t>(context->saved_data["seed"].toInt())),
-            {},
-            {}};
+    const DropoutMask mask(context->saved_data["probability"].toDouble(),
+                           static_cast<uint64_t>(context->saved_data["seed"].toInt()));
+    return {Drop(gradients[0], mask), {}, {}};
   }
 };
 
 }  // namespace
 
+DropoutMask::DropoutMask(double probability, uint64_t seed)
+    : seed_(seed),
+      drop_below_(static_cast<int32_t>(std::lround(std::ldexp(probability, 31)))),
+      scale_(1.0 / (1.0 - probability)) {}
+
+template <typename T>
+void DropoutMask::ApplyByBlock(const T* x, T* y, int64_t begin, int64_t size) const {
+  for (int64_t done = 0; done < size;) {
+    const int64_t block = (begin + done) / kBlockSize;
+    const int64_t first = (begin + done) % kBlockSize;
+    const int64_t count = std::min(kBlockSize - first, size - done);
+    RandomStream keys(seed_, RandomPurpose::kDropout, static_cast<uint64_t>(block));
+    const Key key{.before = keys.Next32(), .between = keys.Next32()};
+    DropBlock(x + done, y + done, static_cast<int32_t>(first), static_cast<int32_t>(count), key,
+              drop_below_, scale_);
+    done += count;
+  }
+}
+
+void DropoutMask::Apply(const float* x, float* y, int64_t begin, int64_t size) const {
+  ApplyByBlock(x, y, begin, size);
+}
+void DropoutMask::Apply(const double* x, double* y, int64_t begin, int64_t size) const {
+  ApplyByBlock(x, y, begin, size);
+}
+void DropoutMask::Apply(const at::BFloat16* x, at::BFloat16* y, int64_t begin, int64_t size) const {
+  ApplyByBlock(x, y, begin, size);
+}
+
+uint64_t DrawDropoutSeed() {
+  at::Generator generator = at::detail::getDefaultCPUGenerator();
+  const std::lock_guard lock(generator.mutex());
+  return at::check_generator<at::CPUGeneratorImpl>(generator)->random64();
+}
+
 torch::Tensor Dropout(const torch::Tensor& x, double probability, bool training) {
   if (!training || probability == 0 || !x.is_cpu() || probability == 1) {
     return at::dropout(x, probability, training);
   }
-  return DropoutFunction::apply(x, probability, static_cast<int64_t>(DrawSeed()));
+  return DropoutFunction::apply(x, probability, static_cast<int64_t>(DrawDropoutSeed()));
 }
 
 }  // namespace albef

@@ -10,7 +10,8 @@ LinearImpl::LinearImpl(int64_t in, int64_t out) {
 }
 
 torch::Tensor LinearImpl::ForwardGelu(const torch::Tensor& x) {
-  return shadow_.weight_NK.defined() ? at::gelu(forward(x)) : LinearGelu(x, weight, bias);
+  return shadow_.weight_NK.defined() ? MixedLinearGelu(x, weight, bias, shadow_)
+                                     : LinearGelu(x, weight, bias);
 }
 
 void LinearImpl::BindShadows(const ShadowSource& shadow_of) {

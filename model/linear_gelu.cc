@@ -5,11 +5,11 @@
 #include <torch/utils.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstdint>
 
 #include "common/simd.h"
 #include "model/linear_rows.h"
+#include "model/simd_math.h"
 
 namespace albef {
 namespace {
@@ -21,23 +21,7 @@ using torch::autograd::variable_list;
 // The least that a thread is given, in elements.
 constexpr int64_t kGrain = 1 << 14;
 
-// eˣ for −87 ≤ x ≤ 0; what lies below counts as −87. After Cephes' expf: 2ⁿ·eʳ, |r| ≤ ln 2 / 2.
-inline float ExpOfNegative(float x) {
-  constexpr float kRoundsToInteger = 0x1.8p23F;
-  x = x < -87.0F ? -87.0F : x;
-  const float shifted = x * 1.44269504F + kRoundsToInteger;
-  const float n = shifted - kRoundsToInteger;
-  const float r = (x - n * 0.693359375F) + n * 2.12194440e-4F;
-  float y = 1.9875691500e-4F;
-  y = y * r + 1.3981999507e-3F;
-  y = y * r + 8.3334519073e-3F;
-  y = y * r + 4.1665795894e-2F;
-  y = y * r + 1.6666665459e-1F;
-  y = y * r + 5.0000001201e-1F;
-  y = (y * r) * r + r + 1.0F;
-  const int32_t exponent = std::bit_cast<int32_t>(shifted) << 23;
-  return std::bit_cast<float>(std::bit_cast<int32_t>(y) + exponent);
-}
+constexpr const char* kInputType = "input_type";
 
 struct Gelu {
   float value;
@@ -77,6 +61,31 @@ ALBEF_WIDE_SIMD_CLONES void AddBias(float* x, const float* bias, int64_t size) {
   for (int64_t i = 0; i < size; ++i) x[i] = GeluOf(x[i] + bias[i]).value;
 }
 
+// The same for products in bf16.
+ALBEF_WIDE_SIMD_CLONES void AddBiasAndKeep(uint16_t* x, const uint16_t* bias, uint16_t* y,
+                                           int64_t size) {
+  for (int64_t i = 0; i < size; ++i) {
+    const Gelu gelu = GeluOf(FromBf16(x[i]) + FromBf16(bias[i]));
+    y[i] = ToBf16(gelu.value);
+    x[i] = ToBf16(gelu.derivative);
+  }
+}
+
+ALBEF_WIDE_SIMD_CLONES void AddBias(uint16_t* x, const uint16_t* bias, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) {
+    x[i] = ToBf16(GeluOf(FromBf16(x[i]) + FromBf16(bias[i])).value);
+  }
+}
+
+ALBEF_WIDE_SIMD_CLONES void MultiplyRow(const uint16_t* x, const uint16_t* y, uint16_t* result,
+                                        int64_t size) {
+  for (int64_t i = 0; i < size; ++i) result[i] = ToBf16(FromBf16(x[i]) * FromBf16(y[i]));
+}
+
+uint16_t* Bits(const torch::Tensor& x) {
+  return reinterpret_cast<uint16_t*>(x.mutable_data_ptr<at::BFloat16>());
+}
+
 template <typename RowFunction>
 void ForEachRow(const torch::Tensor& x_MN, const RowFunction& function) {
   const int64_t width = x_MN.size(1);
@@ -110,6 +119,44 @@ class LinearGeluFunction : public torch::autograd::Function<LinearGeluFunction> 
   }
 };
 
+class MixedLinearGeluFunction : public torch::autograd::Function<MixedLinearGeluFunction> {
+ public:
+  static Variable forward(AutogradContext* context, const Variable& x, const Variable& /*weight*/,
+                          const Variable& /*bias*/, const LinearShadow& shadow) {
+    const torch::Tensor x_MK = Bf16Rows(x);
+    const torch::Tensor derivative_MN = Bf16Product(x_MK, shadow.weight_NK.t(), at::kBFloat16);
+    const torch::Tensor value_MN = at::empty_like(derivative_MN);
+    uint16_t* products = Bits(derivative_MN);
+    uint16_t* values = Bits(value_MN);
+    const uint16_t* bias = Bits(shadow.bias_N);
+    ForEachRow(value_MN, [&](int64_t begin, int64_t width) {
+      AddBiasAndKeep(products + begin, bias, values + begin, width);
+    });
+    context->save_for_backward({x_MK, shadow.weight_NK, derivative_MN});
+    context->saved_data[kInputType] = x.scalar_type();
+    return Unflatten(value_MN, x);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const torch::Tensor gradient_MN = Bf16Rows(gradients[0]).contiguous();
+    const torch::Tensor product_MN = at::empty_like(gradient_MN);
+    const uint16_t* gradient = Bits(gradient_MN);
+    const uint16_t* derivative = Bits(saved[2]);
+    uint16_t* product = Bits(product_MN);
+    ForEachRow(product_MN, [&](int64_t begin, int64_t width) {
+      MultiplyRow(gradient + begin, derivative + begin, product + begin, width);
+    });
+    variable_list results = MixedLinearGradients(
+        product_MN, gradients[0], saved[0], saved[1],
+        context->needs_input_grad(0)
+            ? std::optional(context->saved_data[kInputType].toScalarType())
+            : std::nullopt);
+    results.resize(4);
+    return results;
+  }
+};
+
 }  // namespace
 
 torch::Tensor LinearGelu(const torch::Tensor& x, const torch::Tensor& weight_NK,
@@ -121,6 +168,19 @@ torch::Tensor LinearGelu(const torch::Tensor& x, const torch::Tensor& weight_NK,
   const torch::Tensor y_MN = at::mm(Rows(x), weight_NK.t());
   float* values = y_MN.mutable_data_ptr<float>();
   const float* bias = bias_N.const_data_ptr<float>();
+  ForEachRow(y_MN, [&](int64_t begin, int64_t width) { AddBias(values + begin, bias, width); });
+  return Unflatten(y_MN, x);
+}
+
+torch::Tensor MixedLinearGelu(const torch::Tensor& x, const torch::Tensor& weight_NK,
+                              const torch::Tensor& bias_N, const LinearShadow& shadow) {
+  if (!x.is_cpu()) return at::gelu(MixedLinear(x, weight_NK, bias_N, shadow, at::kBFloat16));
+  if (torch::GradMode::is_enabled()) {
+    return MixedLinearGeluFunction::apply(x, weight_NK, bias_N, shadow);
+  }
+  const torch::Tensor y_MN = Bf16Product(Bf16Rows(x), shadow.weight_NK.t(), at::kBFloat16);
+  uint16_t* values = Bits(y_MN);
+  const uint16_t* bias = Bits(shadow.bias_N);
   ForEachRow(y_MN, [&](int64_t begin, int64_t width) { AddBias(values + begin, bias, width); });
   return Unflatten(y_MN, x);
 }

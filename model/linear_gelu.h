@@ -5,6 +5,8 @@
 
 #include <torch/types.h>
 
+#include "model/mixed_linear.h"
+
 namespace albef {
 
 // GELU(x·Wᵀ + b), GELU(u) = u·Φ(u) exactly, not its approximation by tanh, for x of any shape
@@ -12,6 +14,11 @@ namespace albef {
 // the same bits whatever the instruction set; in other dtypes and on GPUs LibTorch's kernels.
 torch::Tensor LinearGelu(const torch::Tensor& x, const torch::Tensor& weight_NK,
                          const torch::Tensor& bias_N);
+
+// The same with a shadow (model/mixed_linear.h): bf16, whatever x is; on CPUs the product is rounded
+// before the bias is added, and the derivative to bf16.
+torch::Tensor MixedLinearGelu(const torch::Tensor& x, const torch::Tensor& weight_NK,
+                              const torch::Tensor& bias_N, const LinearShadow& shadow);
 
 }  // namespace albef
 

@@ -1,10 +1,12 @@
 #include "model/mixed_linear.h"
 
 #include <torch/autograd.h>
+#include <torch/utils.h>
 
 #include <string>
 
 #include "common/file.h"
+#include "model/bf16_kernels.h"
 #include "model/linear_rows.h"
 
 namespace albef {
@@ -16,16 +18,10 @@ using torch::autograd::variable_list;
 
 constexpr const char* kInputType = "input_type";
 
-torch::Tensor Bf16Rows(const torch::Tensor& x) { return Rows(x.to(at::kBFloat16)); }
+// Below so many rows a weight's gradient is nearly all writing, which the product in fp32 does once.
+constexpr int64_t kFewRows = 64;
 
 bool MultipliesBf16(const torch::Tensor& x) { return x.is_cuda() || CpuMultipliesBf16(); }
-
-torch::Tensor Product(const torch::Tensor& left, const torch::Tensor& right,
-                      torch::ScalarType result_type) {
-  if (left.is_cuda() && result_type == at::kFloat) return at::mm(left, right, result_type);
-  if (MultipliesBf16(left)) return at::mm(left, right).to(result_type);
-  return at::mm(left.to(at::kFloat), right.to(at::kFloat)).to(result_type);
-}
 
 torch::Tensor Multiply(const torch::Tensor& x_MK, const LinearShadow& shadow,
                        torch::ScalarType result_type) {
@@ -33,7 +29,14 @@ torch::Tensor Multiply(const torch::Tensor& x_MK, const LinearShadow& shadow,
   if (result_type == at::kBFloat16 && MultipliesBf16(x_MK)) {
     return at::addmm(shadow.bias_N, x_MK, weight_KN);
   }
-  return Product(x_MK, weight_KN, at::kFloat).add_(shadow.bias_N).to(result_type);
+  return Bf16Product(x_MK, weight_KN, at::kFloat).add_(shadow.bias_N).to(result_type);
+}
+
+torch::Tensor WeightGradient(const torch::Tensor& gradient_MN, const torch::Tensor& x_MK) {
+  if (x_MK.is_cpu() && x_MK.size(0) <= kFewRows) {
+    return at::mm(gradient_MN.to(at::kFloat).t(), x_MK.to(at::kFloat));
+  }
+  return Bf16Product(gradient_MN.t(), x_MK, at::kFloat);
 }
 
 class MixedLinearFunction : public torch::autograd::Function<MixedLinearFunction> {
@@ -49,18 +52,13 @@ class MixedLinearFunction : public torch::autograd::Function<MixedLinearFunction
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
-    const torch::Tensor gradient_MN = Bf16Rows(gradients[0]);
-    torch::Tensor x_gradient;
-    if (context->needs_input_grad(0)) {
-      x_gradient =
-          Unflatten(Product(gradient_MN, saved[1], context->saved_data[kInputType].toScalarType()),
-                    gradients[0]);
-    }
-    return {x_gradient,
-            Product(gradient_MN.t(), saved[0], at::kFloat),
-            at::sum(gradient_MN, 0, /*keepdim=*/false, at::kFloat),
-            {},
-            {}};
+    variable_list results = MixedLinearGradients(
+        Bf16Rows(gradients[0]), gradients[0], saved[0], saved[1],
+        context->needs_input_grad(0)
+            ? std::optional(context->saved_data[kInputType].toScalarType())
+            : std::nullopt);
+    results.resize(5);
+    return results;
   }
 };
 
@@ -81,6 +79,27 @@ class PlainLinearFunction : public torch::autograd::Function<PlainLinearFunction
 };
 
 }  // namespace
+
+torch::Tensor Bf16Rows(const torch::Tensor& x) { return Rows(x.to(at::kBFloat16)); }
+
+torch::Tensor Bf16Product(const torch::Tensor& left, const torch::Tensor& right,
+                          torch::ScalarType result_type) {
+  if (left.is_cuda() && result_type == at::kFloat) return at::mm(left, right, result_type);
+  if (MultipliesBf16(left)) return at::mm(left, right).to(result_type);
+  return at::mm(left.to(at::kFloat), right.to(at::kFloat)).to(result_type);
+}
+
+variable_list MixedLinearGradients(const torch::Tensor& gradient_MN, const torch::Tensor& like,
+                                   const torch::Tensor& x_MK, const torch::Tensor& weight_NK,
+                                   std::optional<torch::ScalarType> input_type) {
+  torch::Tensor x_gradient;
+  if (input_type) {
+    x_gradient = Unflatten(Bf16Product(gradient_MN, weight_NK, *input_type), like);
+  }
+  return {x_gradient, WeightGradient(gradient_MN, x_MK),
+          gradient_MN.is_cpu() ? ColumnSums(gradient_MN)
+                               : at::sum(gradient_MN, 0, /*keepdim=*/false, at::kFloat)};
+}
 
 torch::Tensor MixedLinear(const torch::Tensor& x, const torch::Tensor& weight_NK,
                           const torch::Tensor& bias_N, const LinearShadow& shadow,

@@ -9,9 +9,11 @@
 #ifndef ALBEF_MODEL_MIXED_LINEAR_H_
 #define ALBEF_MODEL_MIXED_LINEAR_H_
 
+#include <torch/autograd.h>
 #include <torch/types.h>
 
 #include <functional>
+#include <optional>
 
 namespace albef {
 
@@ -39,6 +41,22 @@ class ShadowReader {
 torch::Tensor MixedLinear(const torch::Tensor& x, const torch::Tensor& weight_NK,
                           const torch::Tensor& bias_N, const LinearShadow& shadow,
                           torch::ScalarType result_type);
+
+// What the variants of such a layer share. Any shape (…,K) → (M,K) in bf16.
+torch::Tensor Bf16Rows(const torch::Tensor& x);
+
+// left · right of bf16 matrices, summed in fp32 and then of `result_type`, bf16 or fp32; on CPUs with
+// bf16 instructions rounded to bf16 in any case.
+torch::Tensor Bf16Product(const torch::Tensor& left, const torch::Tensor& right,
+                          torch::ScalarType result_type);
+
+// Of x, weight and bias; that of x in `input_type`, undefined without, with the leading dimensions
+// of `like`; the others in fp32. All inputs are bf16.
+torch::autograd::variable_list MixedLinearGradients(const torch::Tensor& gradient_MN,
+                                                    const torch::Tensor& like,
+                                                    const torch::Tensor& x_MK,
+                                                    const torch::Tensor& weight_NK,
+                                                    std::optional<torch::ScalarType> input_type);
 
 // Without such instructions MixedLinear multiplies the same rounded values in fp32, which takes a
 // third of the time of LibTorch's emulation.

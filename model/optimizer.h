@@ -21,7 +21,7 @@ class AdamW {
   AdamW(const Arena& arena, const AdamWOptions& options);
 
   // p ← p·(1 − lr·wd) − lr·m̂/(√v̂ + eps), with bias corrections for step `t` ≥ 1. Asks for no host
-  // wait. Padding stays zero.
+  // wait. Padding stays zero, and shadows are brought up to date.
   void Step(const Arena& arena, double lr, int64_t t);
 
   const AdamWOptions& options() const { return options_; }
@@ -38,7 +38,7 @@ class AdamW {
 // Boolean scalar on the device: is any gradient infinite or NaN? Asks for no host wait.
 torch::Tensor NonFiniteFlag(const torch::Tensor& gradients);
 
-// Momentum teacher: θ_m ← m·θ_m + (1−m)·θ, in place over whole arenas (spec §3 step 4).
+// Momentum teacher: θ_m ← m·θ_m + (1−m)·θ, in place, and its shadows with it (spec §3 step 4).
 void UpdateTeacher(const Arena& arena, double momentum);
 
 }  // namespace albef

@@ -54,14 +54,12 @@ void TrainState::Prologue() {
   model_->temperature.clamp_(options_.min_temperature, options_.max_temperature);
   if (counters_.ema_updates > counters_.updates) return;
   UpdateTeacher(arena_, options_.momentum);
-  arena_.RefreshTeacherShadows();
   counters_.ema_updates = counters_.updates + 1;
 }
 
 void TrainState::Commit(double lr, const torch::Tensor& image_feat_m_NE,
                         const torch::Tensor& text_feat_m_NE) {
   adamw_.Step(arena_, lr, counters_.updates + 1);
-  arena_.RefreshShadows();
   queue_.Enqueue(image_feat_m_NE, text_feat_m_NE);
   ++counters_.updates;
   ++counters_.iteration;

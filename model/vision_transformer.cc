@@ -34,9 +34,7 @@ VisionAttentionImpl::VisionAttentionImpl(const VisionOptions& options) : heads_(
 }
 
 torch::Tensor VisionAttentionImpl::forward(const torch::Tensor& x_BPD) {
-  const std::vector<torch::Tensor> qkv = qkv_(x_BPD).chunk(3, 2);
-  return proj_(MergeHeads(Attention(SplitHeads(qkv[0], heads_), SplitHeads(qkv[1], heads_),
-                                    SplitHeads(qkv[2], heads_))));
+  return proj_(SelfAttention(qkv_(x_BPD), heads_));
 }
 
 VisionMlpImpl::VisionMlpImpl(const VisionOptions& options) {
