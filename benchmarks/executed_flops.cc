@@ -27,6 +27,8 @@ int64_t FlopsOf(std::string_view name, c10::ArrayRef<const c10::IValue> inputs) 
     return name.ends_with("_backward") ? 5 * Attention(inputs[1], inputs[2])
                                        : 2 * Attention(inputs[0], inputs[1]);
   }
+  if (name == "albef::attention") return 2 * Attention(inputs[0], inputs[1]);
+  if (name == "albef::attention_backward") return 5 * Attention(inputs[0], inputs[1]);
   return 0;
 }
 

@@ -31,8 +31,7 @@ torch::Tensor ColumnSums(const torch::Tensor& x_MN) {
   const int64_t rows = rows_MN.size(0);
   const int64_t width = rows_MN.size(1);
   torch::Tensor sums_N = at::empty({width}, rows_MN.options().dtype(at::kFloat));
-  const auto* values =
-      reinterpret_cast<const uint16_t*>(rows_MN.const_data_ptr<at::BFloat16>());
+  const auto* values = reinterpret_cast<const uint16_t*>(rows_MN.const_data_ptr<at::BFloat16>());
   auto* sums = sums_N.mutable_data_ptr<float>();
   at::parallel_for(0, at::divup(width, kColumns), 1, [&](int64_t first, int64_t last) {
     for (int64_t piece = first; piece < last; ++piece) {

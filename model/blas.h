@@ -14,8 +14,8 @@ struct MatrixView {
   int64_t stride;
 };
 
-// While one exists, the calling thread multiplies alone. To be made in each task of a parallel loop:
-// the BLAS would otherwise ask for a team of threads at every product.
+// While one exists, the calling thread multiplies alone. To be made in each task of a parallel
+// loop: the BLAS would otherwise ask for a team of threads at every product.
 class SerialBlas {
  public:
   SerialBlas();
@@ -29,8 +29,8 @@ class SerialBlas {
 
 enum class Transposed : bool { kNo, kYes };
 
-// out_MN = scale · left · right, where `left` is (M,K), or (K,M) and read transposed, and `right` is
-// (K,N), or (N,K).
+// out_MN = scale · left · right, where `left` is (M,K), or (K,M) and read transposed, and `right`
+// is (K,N), or (N,K).
 void MultiplySmall(int64_t m, int64_t n, int64_t k, float scale, MatrixView<const float> left,
                    Transposed left_transposed, MatrixView<const float> right,
                    Transposed right_transposed, MatrixView<float> out_MN);

@@ -1,6 +1,6 @@
 // Keeps the memory of freed CPU tensors for the next ones. A training step frees and takes the same
-// sizes again and again, and the system's allocator gives large blocks back at once: every step then
-// pays for new pages, which is an eighth of a full-size step's time on a virtual machine.
+// sizes again and again, and the system's allocator gives large blocks back at once: every step
+// then pays for new pages, which is an eighth of a full-size step's time on a virtual machine.
 #ifndef ALBEF_MODEL_CACHING_CPU_ALLOCATOR_H_
 #define ALBEF_MODEL_CACHING_CPU_ALLOCATOR_H_
 

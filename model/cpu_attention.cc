@@ -1,6 +1,7 @@
 #include "model/cpu_attention.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/record_function.h>
 #include <torch/autograd.h>
 #include <torch/utils.h>
 
@@ -10,6 +11,7 @@
 #include <limits>
 #include <optional>
 #include <type_traits>
+#include <vector>
 
 #include "common/simd.h"
 #include "model/blas.h"
@@ -31,6 +33,13 @@ ALBEF_ALWAYS_INLINE inline T Fold(const T (&lanes)[kLanes]) {
   T sum = 0;
   for (const T lane : lanes) sum += lane;
   return sum;
+}
+
+// What is masked out gets a probability of exactly zero.
+template <typename T>
+ALBEF_ALWAYS_INLINE inline T ExpOrZero(T x) {
+  const T exp = ExpOfNegative(x);
+  return x < T(-87) ? T(0) : exp;
 }
 
 template <typename T>
@@ -81,7 +90,7 @@ ALBEF_ALWAYS_INLINE inline T SoftmaxRow(T* scores, const T* mask, int64_t size) 
     for (int64_t i = 0; i < size; ++i) scores[i] += mask[i];
   }
   const T max = RowMax(scores, size);
-  for (int64_t i = 0; i < size; ++i) scores[i] = ExpOfNegative(scores[i] - max);
+  for (int64_t i = 0; i < size; ++i) scores[i] = ExpOrZero(scores[i] - max);
   const T sum = RowSum(scores, size);
   const T scale = T(1) / sum;
   for (int64_t i = 0; i < size; ++i) scores[i] *= scale;
@@ -96,7 +105,7 @@ ALBEF_ALWAYS_INLINE inline void SoftmaxRowAgain(T* scores, const T* mask, T log_
   }
   for (int64_t i = 0; i < size; ++i) {
     const T x = scores[i] - log_sum;
-    scores[i] = ExpOfNegative(x < T(0) ? x : T(0));
+    scores[i] = ExpOrZero(x > T(0) ? T(0) : x);
   }
 }
 
@@ -310,9 +319,8 @@ void Forward(const Projections& inputs, const Law& law, const torch::Tensor& out
                            shape.num_scores());
       }
       const MatrixView<Computed> out_Td = matrices.Write(out, head);
-      MultiplySmall(shape.queries, shape.width, shape.keys, Computed(1),
-                    {probs.data(), shape.keys}, Transposed::kNo, matrices.Read(value, head),
-                    Transposed::kNo, out_Td);
+      MultiplySmall(shape.queries, shape.width, shape.keys, Computed(1), {probs.data(), shape.keys},
+                    Transposed::kNo, matrices.Read(value, head), Transposed::kNo, out_Td);
       matrices.Finish(out_Td, out, head);
     }
   });
@@ -404,6 +412,11 @@ torch::Tensor WithContiguousRows(const torch::Tensor& x_BATd) {
   return x_BATd.stride(3) == 1 ? x_BATd : x_BATd.contiguous();
 }
 
+// For profiles and for counts of operations.
+std::vector<c10::IValue> Recorded(const Projections& inputs) {
+  return {inputs.query_BATd, inputs.key_BASd, inputs.value_BASd};
+}
+
 struct Output {
   torch::Tensor out_BATd;
   torch::Tensor log_sum_BAT;
@@ -411,6 +424,7 @@ struct Output {
 
 Output Compute(const Projections& inputs, const Law& law) {
   const torch::Tensor& query_BATd = inputs.query_BATd;
+  RECORD_FUNCTION("albef::attention", Recorded(inputs));
   Output output{.out_BATd = NewHeads(query_BATd),
                 .log_sum_BAT = at::empty(query_BATd.sizes().slice(0, 3),
                                          query_BATd.options().dtype(ComputedType(query_BATd)))};
@@ -422,6 +436,7 @@ Output Compute(const Projections& inputs, const Law& law) {
 
 void ComputeGradients(const Projections& inputs, const Law& law, const torch::Tensor& log_sum_BAT,
                       const torch::Tensor& gradient_BATd, const Projections& gradients) {
+  RECORD_FUNCTION("albef::attention_backward", Recorded(inputs));
   Dispatch(inputs.query_BATd, [&](auto type) {
     Backward<decltype(type)>(inputs, law, log_sum_BAT, WithContiguousRows(gradient_BATd),
                              gradients);

@@ -149,9 +149,8 @@ class MixedLinearGeluFunction : public torch::autograd::Function<MixedLinearGelu
     });
     variable_list results = MixedLinearGradients(
         product_MN, gradients[0], saved[0], saved[1],
-        context->needs_input_grad(0)
-            ? std::optional(context->saved_data[kInputType].toScalarType())
-            : std::nullopt);
+        context->needs_input_grad(0) ? std::optional(context->saved_data[kInputType].toScalarType())
+                                     : std::nullopt);
     results.resize(4);
     return results;
   }

@@ -15,8 +15,8 @@ namespace albef {
 torch::Tensor LinearGelu(const torch::Tensor& x, const torch::Tensor& weight_NK,
                          const torch::Tensor& bias_N);
 
-// The same with a shadow (model/mixed_linear.h): bf16, whatever x is; on CPUs the product is rounded
-// before the bias is added, and the derivative to bf16.
+// The same with a shadow (model/mixed_linear.h): bf16, whatever x is; on CPUs the product is
+// rounded before the bias is added, and the derivative to bf16.
 torch::Tensor MixedLinearGelu(const torch::Tensor& x, const torch::Tensor& weight_NK,
                               const torch::Tensor& bias_N, const LinearShadow& shadow);
 

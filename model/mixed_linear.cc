@@ -18,7 +18,8 @@ using torch::autograd::variable_list;
 
 constexpr const char* kInputType = "input_type";
 
-// Below so many rows a weight's gradient is nearly all writing, which the product in fp32 does once.
+// Below so many rows a weight's gradient is nearly all writing, which the product in fp32 does
+// once.
 constexpr int64_t kFewRows = 64;
 
 bool MultipliesBf16(const torch::Tensor& x) { return x.is_cuda() || CpuMultipliesBf16(); }
@@ -54,9 +55,8 @@ class MixedLinearFunction : public torch::autograd::Function<MixedLinearFunction
     const variable_list saved = context->get_saved_variables();
     variable_list results = MixedLinearGradients(
         Bf16Rows(gradients[0]), gradients[0], saved[0], saved[1],
-        context->needs_input_grad(0)
-            ? std::optional(context->saved_data[kInputType].toScalarType())
-            : std::nullopt);
+        context->needs_input_grad(0) ? std::optional(context->saved_data[kInputType].toScalarType())
+                                     : std::nullopt);
     results.resize(5);
     return results;
   }

@@ -45,8 +45,8 @@ torch::Tensor MixedLinear(const torch::Tensor& x, const torch::Tensor& weight_NK
 // What the variants of such a layer share. Any shape (…,K) → (M,K) in bf16.
 torch::Tensor Bf16Rows(const torch::Tensor& x);
 
-// left · right of bf16 matrices, summed in fp32 and then of `result_type`, bf16 or fp32; on CPUs with
-// bf16 instructions rounded to bf16 in any case.
+// left · right of bf16 matrices, summed in fp32 and then of `result_type`, bf16 or fp32; on CPUs
+// with bf16 instructions rounded to bf16 in any case.
 torch::Tensor Bf16Product(const torch::Tensor& left, const torch::Tensor& right,
                           torch::ScalarType result_type);
 

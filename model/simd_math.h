@@ -9,7 +9,8 @@
 
 namespace albef {
 
-// eˣ for −87 ≤ x ≤ 0; what lies below counts as −87. After Cephes' expf: 2ⁿ·eʳ, |r| ≤ ln 2 / 2.
+// eˣ for −87 ≤ x ≤ 0; what lies below counts as −87, and NaN gives NaN. After Cephes' expf: 2ⁿ·eʳ,
+// |r| ≤ ln 2 / 2.
 inline float ExpOfNegative(float x) {
   constexpr float kRoundsToInteger = 0x1.8p23F;
   x = x < -87.0F ? -87.0F : x;
@@ -23,8 +24,8 @@ inline float ExpOfNegative(float x) {
   y = y * r + 1.6666665459e-1F;
   y = y * r + 5.0000001201e-1F;
   y = (y * r) * r + r + 1.0F;
-  const int32_t exponent = std::bit_cast<int32_t>(shifted) << 23;
-  return std::bit_cast<float>(std::bit_cast<int32_t>(y) + exponent);
+  const uint32_t power = (std::bit_cast<uint32_t>(shifted) << 23) + std::bit_cast<uint32_t>(1.0F);
+  return y * std::bit_cast<float>(power);
 }
 
 // For templates that compute in either type; not vectorised.

@@ -60,7 +60,7 @@ absl::StatusOr<torch::Device> ConfigureCompute(const ComputeOptions& options) {
     return absl::InvalidArgumentError(
         fmt::format("--device {}: unknown device; use cpu or cuda", options.device));
   }
-  if (getenv("NOCACHE") == nullptr) CacheCpuMemory();
+  CacheCpuMemory();
   at::set_num_threads(options.threads);
   at::Context& context = at::globalContext();
   context.setDeterministicAlgorithms(options.deterministic, /*warn_only=*/false);

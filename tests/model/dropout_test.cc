@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <torch/utils.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -68,6 +69,20 @@ TEST(Dropout, TheMaskFollowsFromTheGeneratorAlone) {
   torch::manual_seed(3);
   const torch::Tensor turned = torch::ones({1000, 30}).t();
   EXPECT_TRUE(Dropout(turned, 0.1, true).ne(0).flatten().equal(mask.narrow(0, 0, 30'000)));
+}
+
+TEST(Dropout, AMaskAppliesToAnyPieceOfTheTensor) {
+  torch::manual_seed(6);
+  const uint64_t seed = DrawDropoutSeed();
+  torch::manual_seed(6);
+  const torch::Tensor whole = Dropout(torch::ones({kMany}), 0.1, true);
+  const DropoutMask mask(0.1, seed);
+  torch::Tensor pieces = torch::ones({kMany});
+  auto* values = pieces.mutable_data_ptr<float>();
+  for (int64_t begin = 0; begin < kMany; begin += 12'345) {
+    mask.Apply(values + begin, values + begin, begin, std::min<int64_t>(12'345, kMany - begin));
+  }
+  EXPECT_TRUE(pieces.equal(whole));
 }
 
 // Each pair of draws, of one mask at any distance or of two masks, must agree as often as

@@ -90,5 +90,35 @@ TEST(LinearGelu, TakesNoRows) {
             (std::vector<int64_t>{0, 6}));
 }
 
+// All three leaves hold numbers that bf16 has.
+TEST(MixedLinearGelu, IsGeluOfTheMixedLayerWithinBf16) {
+  torch::manual_seed(2);
+  const auto rounded = [](const torch::Tensor& x) {
+    return x.to(torch::kBFloat16).to(torch::kFloat);
+  };
+  const torch::Tensor x = rounded(torch::randn({3, 50, 40}));
+  const torch::Tensor weight = rounded(torch::randn({70, 40}) / 4);
+  const torch::Tensor bias = rounded(torch::randn({70}));
+  const ValueAndGradients expected = ForwardAndBackward(x, weight, bias);
+  const std::vector<torch::Tensor> leaves = {
+      x.clone().requires_grad_(), weight.clone().requires_grad_(), bias.clone().requires_grad_()};
+  const LinearShadow shadow{.weight_NK = weight.to(torch::kBFloat16),
+                            .bias_N = bias.to(torch::kBFloat16)};
+  const torch::Tensor value = MixedLinearGelu(leaves[0], leaves[1], leaves[2], shadow);
+  EXPECT_EQ(value.scalar_type(), torch::kBFloat16);
+  EXPECT_TRUE(torch::allclose(value.to(torch::kFloat), expected.value, 1e-2, 2e-2));
+  value.backward((torch::arange(value.numel(), torch::kFloat).view_as(value) / value.numel())
+                     .to(torch::kBFloat16));
+  for (size_t i = 0; i < leaves.size(); ++i) {
+    const torch::Tensor& gradient = leaves[i].grad();
+    EXPECT_EQ(gradient.scalar_type(), torch::kFloat);
+    EXPECT_TRUE(torch::allclose(gradient, expected.gradients[i], 0,
+                                1e-2 * expected.gradients[i].abs().max().item<double>()))
+        << i;
+  }
+  const torch::NoGradGuard no_grad;
+  EXPECT_TRUE(MixedLinearGelu(x, weight, bias, shadow).equal(value));
+}
+
 }  // namespace
 }  // namespace albef

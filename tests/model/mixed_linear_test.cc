@@ -17,8 +17,8 @@ torch::TensorOptions OnTestDevice() { return torch::TensorOptions(golden::TestDe
 
 // Whole numbers: bf16 has them exactly up to 256, and their products' sums, so every precision must
 // give the same.
-torch::Tensor SmallNumbers(torch::IntArrayRef shape) {
-  return torch::randint(-3, 4, shape, OnTestDevice());
+torch::Tensor SmallNumbers(torch::IntArrayRef shape, int64_t most = 3) {
+  return torch::randint(-most, most + 1, shape, OnTestDevice());
 }
 
 struct Layer {
@@ -59,6 +59,17 @@ TEST(MixedLinear, GivesResultsAndGradientsOfTheProductInTheTypesAskedFor) {
           MixedLinear(x, mixed.weight_NK, mixed.bias_N, mixed.shadow, result_type).equal(y));
     }
   }
+}
+
+TEST(MixedLinear, SumsWeightGradientsOfManyRows) {
+  torch::manual_seed(2);
+  Layer layer;
+  const torch::Tensor x = SmallNumbers({200, 8}, 1);
+  const torch::Tensor gradient = SmallNumbers({200, 6}, 1);
+  MixedLinear(x, layer.weight_NK, layer.bias_N, layer.shadow, torch::kBFloat16)
+      .backward(gradient.to(torch::kBFloat16));
+  EXPECT_TRUE(layer.weight_NK.grad().equal(at::mm(gradient.t(), x)));
+  EXPECT_TRUE(layer.bias_N.grad().equal(gradient.sum(0)));
 }
 
 TEST(MixedLinear, ReadsTheShadowAndNotTheParameter) {
