@@ -284,7 +284,7 @@ struct Shape {
 };
 
 // What both directions need besides the tensors.
-struct Law {
+struct MaskAndDropout {
   torch::Tensor mask_BS;  // in the type that is computed in; undefined without
   std::optional<DropoutMask> dropout;
 
@@ -295,7 +295,7 @@ struct Law {
 };
 
 template <typename Type>
-void Forward(const Projections& inputs, const Law& law, const torch::Tensor& out_BATd,
+void Forward(const Projections& inputs, const MaskAndDropout& rules, const torch::Tensor& out_BATd,
              const torch::Tensor& log_sum_BAT) {
   using Computed = typename Type::Computed;
   const Shape shape(inputs);
@@ -312,11 +312,11 @@ void Forward(const Projections& inputs, const Law& law, const torch::Tensor& out
       matrices.NextHead();
       MultiplySmall(shape.queries, shape.keys, shape.width, scale, matrices.Read(query, head),
                     Transposed::kNo, matrices.Read(key, head), Transposed::kYes, probs_TS);
-      SoftmaxRows(probs.data(), law.MaskOf<Computed>(head / shape.heads),
+      SoftmaxRows(probs.data(), rules.MaskOf<Computed>(head / shape.heads),
                   log_sums + head * shape.queries, shape.queries, shape.keys);
-      if (law.dropout) {
-        law.dropout->Apply(probs.data(), probs.data(), head * shape.num_scores(),
-                           shape.num_scores());
+      if (rules.dropout) {
+        rules.dropout->Apply(probs.data(), probs.data(), head * shape.num_scores(),
+                             shape.num_scores());
       }
       const MatrixView<Computed> out_Td = matrices.Write(out, head);
       MultiplySmall(shape.queries, shape.width, shape.keys, Computed(1), {probs.data(), shape.keys},
@@ -327,8 +327,9 @@ void Forward(const Projections& inputs, const Law& law, const torch::Tensor& out
 }
 
 template <typename Type>
-void Backward(const Projections& inputs, const Law& law, const torch::Tensor& log_sum_BAT,
-              const torch::Tensor& gradient_BATd, const Projections& gradients) {
+void Backward(const Projections& inputs, const MaskAndDropout& rules,
+              const torch::Tensor& log_sum_BAT, const torch::Tensor& gradient_BATd,
+              const Projections& gradients) {
   using Computed = typename Type::Computed;
   const Shape shape(inputs);
   const Heads query(inputs.query_BATd), key(inputs.key_BASd), value(inputs.value_BASd);
@@ -345,8 +346,8 @@ void Backward(const Projections& inputs, const Law& law, const torch::Tensor& lo
     const MatrixView<Computed> probs_TS{probs.data(), shape.keys};
     const MatrixView<Computed> scratch_TS{scratch.data(), shape.keys};
     const auto drop = [&](const Scratch<Computed>& from, int64_t head) {
-      law.dropout->Apply(from.data(), scratch.data(), head * shape.num_scores(),
-                         shape.num_scores());
+      rules.dropout->Apply(from.data(), scratch.data(), head * shape.num_scores(),
+                           shape.num_scores());
     };
     for (int64_t head = begin; head < end; ++head) {
       matrices.NextHead();
@@ -355,11 +356,11 @@ void Backward(const Projections& inputs, const Law& law, const torch::Tensor& lo
       const auto out_Td = matrices.Read(out, head);
       MultiplySmall(shape.queries, shape.keys, shape.width, scale, query_Td, Transposed::kNo,
                     key_Sd, Transposed::kYes, probs_TS);
-      SoftmaxRowsAgain(probs.data(), law.MaskOf<Computed>(head / shape.heads),
+      SoftmaxRowsAgain(probs.data(), rules.MaskOf<Computed>(head / shape.heads),
                        log_sums + head * shape.queries, shape.queries, shape.keys);
 
-      if (law.dropout) drop(probs, head);
-      const Computed* const dropped = (law.dropout ? scratch : probs).data();
+      if (rules.dropout) drop(probs, head);
+      const Computed* const dropped = (rules.dropout ? scratch : probs).data();
       const auto value_gradient_Sd = matrices.Write(to_value, head);
       MultiplySmall(shape.keys, shape.width, shape.queries, kOne, {dropped, shape.keys},
                     Transposed::kYes, out_Td, Transposed::kNo, value_gradient_Sd);
@@ -367,7 +368,7 @@ void Backward(const Projections& inputs, const Law& law, const torch::Tensor& lo
 
       MultiplySmall(shape.queries, shape.keys, shape.width, kOne, out_Td, Transposed::kNo,
                     matrices.Read(value, head), Transposed::kYes, scratch_TS);
-      if (law.dropout) drop(scratch, head);
+      if (rules.dropout) drop(scratch, head);
       SoftmaxRowsBackward(probs.data(), scratch.data(), shape.queries, shape.keys);
       const MatrixView<const Computed> scores_gradient_TS{scratch.data(), shape.keys};
       const auto query_gradient_Td = matrices.Write(to_query, head);
@@ -422,23 +423,24 @@ struct Output {
   torch::Tensor log_sum_BAT;
 };
 
-Output Compute(const Projections& inputs, const Law& law) {
+Output Compute(const Projections& inputs, const MaskAndDropout& rules) {
   const torch::Tensor& query_BATd = inputs.query_BATd;
   RECORD_FUNCTION("albef::attention", Recorded(inputs));
   Output output{.out_BATd = NewHeads(query_BATd),
                 .log_sum_BAT = at::empty(query_BATd.sizes().slice(0, 3),
                                          query_BATd.options().dtype(ComputedType(query_BATd)))};
   Dispatch(query_BATd, [&](auto type) {
-    Forward<decltype(type)>(inputs, law, output.out_BATd, output.log_sum_BAT);
+    Forward<decltype(type)>(inputs, rules, output.out_BATd, output.log_sum_BAT);
   });
   return output;
 }
 
-void ComputeGradients(const Projections& inputs, const Law& law, const torch::Tensor& log_sum_BAT,
-                      const torch::Tensor& gradient_BATd, const Projections& gradients) {
+void ComputeGradients(const Projections& inputs, const MaskAndDropout& rules,
+                      const torch::Tensor& log_sum_BAT, const torch::Tensor& gradient_BATd,
+                      const Projections& gradients) {
   RECORD_FUNCTION("albef::attention_backward", Recorded(inputs));
   Dispatch(inputs.query_BATd, [&](auto type) {
-    Backward<decltype(type)>(inputs, law, log_sum_BAT, WithContiguousRows(gradient_BATd),
+    Backward<decltype(type)>(inputs, rules, log_sum_BAT, WithContiguousRows(gradient_BATd),
                              gradients);
   });
 }
@@ -449,12 +451,12 @@ struct Dropped {
   int64_t seed;
 };
 
-Law MakeLaw(const torch::Tensor& mask_BS, const Dropped& dropped) {
-  Law law{.mask_BS = mask_BS, .dropout = std::nullopt};
+MaskAndDropout MakeMaskAndDropout(const torch::Tensor& mask_BS, const Dropped& dropped) {
+  MaskAndDropout rules{.mask_BS = mask_BS, .dropout = std::nullopt};
   if (dropped.probability > 0) {
-    law.dropout.emplace(dropped.probability, static_cast<uint64_t>(dropped.seed));
+    rules.dropout.emplace(dropped.probability, static_cast<uint64_t>(dropped.seed));
   }
-  return law;
+  return rules;
 }
 
 constexpr const char* kProbability = "probability";
@@ -467,7 +469,8 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
                           const Variable& key_BASd, const Variable& value_BASd,
                           const std::optional<torch::Tensor>& mask_BS, const Dropped& dropped) {
     const torch::Tensor mask = mask_BS.value_or(torch::Tensor());
-    const Output output = Compute({query_BATd, key_BASd, value_BASd}, MakeLaw(mask, dropped));
+    const Output output =
+        Compute({query_BATd, key_BASd, value_BASd}, MakeMaskAndDropout(mask, dropped));
     context->save_for_backward({query_BATd, key_BASd, value_BASd, output.log_sum_BAT, mask});
     context->saved_data[kProbability] = dropped.probability;
     context->saved_data[kSeed] = dropped.seed;
@@ -479,8 +482,8 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
     const Projections results{NewHeads(saved[0]), NewHeads(saved[1]), NewHeads(saved[2])};
     const Dropped dropped{.probability = context->saved_data[kProbability].toDouble(),
                           .seed = context->saved_data[kSeed].toInt()};
-    ComputeGradients({saved[0], saved[1], saved[2]}, MakeLaw(saved[4], dropped), saved[3],
-                     gradients[0], results);
+    ComputeGradients({saved[0], saved[1], saved[2]}, MakeMaskAndDropout(saved[4], dropped),
+                     saved[3], gradients[0], results);
     return {results.query_BATd, results.key_BASd, results.value_BASd, {}, {}};
   }
 };
@@ -527,7 +530,7 @@ torch::Tensor CpuAttention(const torch::Tensor& query_BATd, const torch::Tensor&
     return AttentionFunction::apply(inputs.query_BATd, inputs.key_BASd, inputs.value_BASd, mask_BS,
                                     dropped);
   }
-  return Compute(inputs, MakeLaw(mask_BS.value_or(torch::Tensor()), dropped)).out_BATd;
+  return Compute(inputs, MakeMaskAndDropout(mask_BS.value_or(torch::Tensor()), dropped)).out_BATd;
 }
 
 torch::Tensor CpuSelfAttention(const torch::Tensor& qkv_BTE, int64_t heads) {

@@ -398,7 +398,7 @@ class Mpirun(FaultsTest):
 
 class Coordinator(FaultsTest):
     def test_dies_at_every_write_to_its_ledger_and_nothing_is_lost(self):
-        settings = ("max_steps=80", "schedular.epochs=20")
+        settings = ("max_steps=240", "schedular.epochs=60")
         faults = [f"coordinator/{phase}@{write}:kill" for write in range(2, 6)
                   for phase in ("ledger", "ledger_committed")]
         with self.cluster(external=True, settings=settings, faults=faults) as cluster:
@@ -413,7 +413,7 @@ class Coordinator(FaultsTest):
             # Training did not notice.
             self.assertEqual(cluster.events("trainer_killed", "trainer_exited", "recovery"), [])
             steps = [line["step"] for line in read_lines(cluster.run_dir / "metrics.jsonl")]
-            self.assertEqual(steps, list(range(1, 81)))
+            self.assertEqual(steps, list(range(1, 241)))
 
 
 class Operators(FaultsTest):
