@@ -12,6 +12,7 @@
 
 #include "common/random.h"
 #include "common/simd.h"
+#include "model/simd_math.h"
 
 namespace albef {
 namespace {
@@ -46,11 +47,24 @@ ALBEF_SIMD_CLONES void DropBlock(const float* x, float* y, int32_t first, int32_
   }
 }
 
-template <typename T>
-void DropBlock(const T* x, T* y, int32_t first, int32_t size, Key key, int32_t drop_below,
+ALBEF_SIMD_CLONES void DropBlock(const uint16_t* x, uint16_t* y, int32_t first, int32_t size,
+                                 Key key, int32_t drop_below, double scale) {
+  const float kept = FromBf16(ToBf16(static_cast<float>(scale)));
+  for (int32_t i = 0; i < size; ++i) {
+    y[i] = ToBf16(FromBf16(x[i]) * (Draw31(first + i, key) < drop_below ? 0.0F : kept));
+  }
+}
+
+void DropBlock(const at::BFloat16* x, at::BFloat16* y, int32_t first, int32_t size, Key key,
+               int32_t drop_below, double scale) {
+  DropBlock(reinterpret_cast<const uint16_t*>(x), reinterpret_cast<uint16_t*>(y), first, size, key,
+            drop_below, scale);
+}
+
+void DropBlock(const double* x, double* y, int32_t first, int32_t size, Key key, int32_t drop_below,
                double scale) {
   for (int32_t i = 0; i < size; ++i) {
-    y[i] = static_cast<T>(x[i] * (Draw31(first + i, key) < drop_below ? T(0) : T(scale)));
+    y[i] = x[i] * (Draw31(first + i, key) < drop_below ? 0.0 : scale);
   }
 }
 
