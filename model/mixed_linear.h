@@ -3,7 +3,7 @@
 // A parameter's *shadow* is its value rounded to bf16, in a tensor of its own that whoever changes
 // the parameter brings up to date. Products read shadows and sum in fp32. Gradients reach the
 // parameters in fp32: as these sums, except that CPUs with bf16 instructions round a weight's
-// gradient to bf16 on the way, as LibTorch has no other product for them.
+// gradient of more than 64 rows to bf16 on the way, as LibTorch has no other product for them.
 //
 // Letters: K inputs, N outputs.
 #ifndef ALBEF_MODEL_MIXED_LINEAR_H_
