@@ -108,7 +108,9 @@ TEST(CpuAttention, SideBySideIsTheSameAsApart) {
     const torch::Tensor gradient = torch::randn(actual.sizes()).to(type);
     actual.backward(gradient);
     expected.backward(gradient);
-    EXPECT_TRUE(packed.grad().equal(apart.grad()));
+    // A product may add up in another order for matrices that lie otherwise in memory.
+    EXPECT_TRUE(
+        torch::allclose(packed.grad(), apart.grad(), type == torch::kFloat ? 1e-5 : 1e-2, 1e-6));
     const torch::NoGradGuard no_grad;
     EXPECT_TRUE(CpuSelfAttention(side_by_side, kHeads).equal(expected));
   }
