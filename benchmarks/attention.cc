@@ -9,13 +9,14 @@
 #include <torch/utils.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <functional>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "benchmarks/median.h"
 #include "common/clock.h"
 #include "model/attention.h"
 #include "model/caching_cpu_allocator.h"
@@ -80,55 +81,14 @@ void Time(const Implementation& implementation, const Shape& shape, torch::Scala
   times.backward.push_back(1e3 * SecondsSince(turn));
 }
 
-double Median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<long>(values.size() / 2),
-                   values.end());
-  return values[values.size() / 2];
-}
-
 void Run() {
-  const std::vector<Shape> shapes = {{.name = "full size, image",
-                                      .batch = 8,
-                                      .heads = 12,
-                                      .queries = 257,
-                                      .keys = 257,
-                                      .width = 64,
-                                      .dropout = 0},
-                                     {.name = "full size, text to image",
-                                      .batch = 8,
-                                      .heads = 12,
-                                      .queries = 75,
-                                      .keys = 257,
-                                      .width = 64,
-                                      .dropout = 0.1},
-                                     {.name = "full size, text",
-                                      .batch = 32,
-                                      .heads = 12,
-                                      .queries = 25,
-                                      .keys = 25,
-                                      .width = 64,
-                                      .dropout = 0.1},
-                                     {.name = "quickstart, image",
-                                      .batch = 16,
-                                      .heads = 4,
-                                      .queries = 65,
-                                      .keys = 65,
-                                      .width = 32,
-                                      .dropout = 0},
-                                     {.name = "quickstart, text to image",
-                                      .batch = 16,
-                                      .heads = 4,
-                                      .queries = 75,
-                                      .keys = 65,
-                                      .width = 32,
-                                      .dropout = 0.1},
-                                     {.name = "quickstart, text",
-                                      .batch = 64,
-                                      .heads = 4,
-                                      .queries = 25,
-                                      .keys = 25,
-                                      .width = 32,
-                                      .dropout = 0.1}};
+  // Batch, heads, queries, keys, width, dropout.
+  const std::vector<Shape> shapes = {{"full size, image", 8, 12, 257, 257, 64, 0},
+                                     {"full size, text to image", 8, 12, 75, 257, 64, 0.1},
+                                     {"full size, text", 32, 12, 25, 25, 64, 0.1},
+                                     {"quickstart, image", 16, 4, 65, 65, 32, 0},
+                                     {"quickstart, text to image", 16, 4, 75, 65, 32, 0.1},
+                                     {"quickstart, text", 64, 4, 25, 25, 32, 0.1}};
   const std::vector<std::pair<std::string_view, Implementation>> implementations = {
       {"ours", Ours}, {"plain operators", Plain}, {"LibTorch's fused", LibTorchs}};
   for (const torch::ScalarType type : {at::kFloat, at::kBFloat16}) {

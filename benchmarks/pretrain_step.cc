@@ -29,6 +29,7 @@
 #include <vector>
 
 #include "benchmarks/executed_flops.h"
+#include "benchmarks/median.h"
 #include "common/clock.h"
 #include "common/config.h"
 #include "common/format_absl.h"
@@ -71,12 +72,6 @@ PretrainInputs MakeInputs(const AlbefOptions& model, int64_t batch_size, int64_t
   inputs.masked_index_N = index_N.to(device);
   inputs.masked_label_N = ids_BT.flatten().index_select(0, index_N).to(device);
   return inputs;
-}
-
-double Median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<long>(values.size() / 2),
-                   values.end());
-  return values[values.size() / 2];
 }
 
 // What a member of several compares with the others at each gate, on top of the phases above.

@@ -26,6 +26,14 @@ ALBEF_WIDE_SIMD_CLONES void AddRows(const uint16_t* x, int64_t rows, int64_t str
 
 }  // namespace
 
+ALBEF_WIDE_SIMD_CLONES void LoadRow(const uint16_t* from, float* to, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) to[i] = FromBf16(from[i]);
+}
+
+ALBEF_WIDE_SIMD_CLONES void StoreRow(const float* from, uint16_t* to, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) to[i] = ToBf16(from[i]);
+}
+
 torch::Tensor ColumnSums(const torch::Tensor& x_MN) {
   const torch::Tensor rows_MN = x_MN.contiguous();
   const int64_t rows = rows_MN.size(0);

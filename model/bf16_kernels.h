@@ -4,7 +4,13 @@
 
 #include <torch/types.h>
 
+#include <cstdint>
+
 namespace albef {
+
+// Between fp32 and the bits of bf16, rounded to the nearest.
+void LoadRow(const uint16_t* from, float* to, int64_t size);
+void StoreRow(const float* from, uint16_t* to, int64_t size);
 
 // Sums of the columns of a bf16 matrix on the CPU, (M,N) → (N) in fp32, added up row after row: the
 // same bits whatever the number of threads.

@@ -42,24 +42,21 @@ CachingCpuAllocator::Block* CachingCpuAllocator::New(size_t size) {
 }
 
 CachingCpuAllocator::Block* CachingCpuAllocator::NewToKeep(size_t size) {
-  std::vector<Block*> surplus;
-  {
-    const std::lock_guard lock(mutex_);
-    const size_t most_used = std::max(bytes_.most_used, bytes_.used + size);
-    surplus = TakeOldest(most_used - bytes_.used - size);
-  }
-  Release(surplus);
+  Release(MakeRoom(size));
   Block* block = nullptr;
   try {
     block = New(size);
   } catch (const c10::Error&) {
     Release(TakeAllKept());
-    block = New(size);
+    try {
+      block = New(size);
+    } catch (const c10::Error&) {
+      const std::lock_guard lock(mutex_);
+      bytes_.used -= size;
+      throw;
+    }
   }
   block->owner = this;
-  const std::lock_guard lock(mutex_);
-  bytes_.used += size;
-  bytes_.most_used = std::max(bytes_.most_used, bytes_.used);
   return block;
 }
 
@@ -93,9 +90,19 @@ CachingCpuAllocator::Block* CachingCpuAllocator::TakeKept(size_t size) {
   if (found == kept_by_size_.end() || found->first.first > size + size / 8) return nullptr;
   Block* block = found->second;
   Forget(*block);
-  bytes_.used += block->size;
-  bytes_.most_used = std::max(bytes_.most_used, bytes_.used);
+  Use(block->size);
   return block;
+}
+
+std::vector<CachingCpuAllocator::Block*> CachingCpuAllocator::MakeRoom(size_t size) {
+  const std::lock_guard lock(mutex_);
+  Use(size);
+  return TakeOldest(bytes_.most_used - bytes_.used);
+}
+
+void CachingCpuAllocator::Use(size_t size) {
+  bytes_.used += size;
+  bytes_.most_used = std::max(bytes_.most_used, bytes_.used);
 }
 
 std::vector<CachingCpuAllocator::Block*> CachingCpuAllocator::TakeAllKept() {

@@ -51,15 +51,19 @@ class CachingCpuAllocator final : public c10::Allocator {
 
   static void Free(void* data);
   static void Release(const std::vector<Block*>& blocks);
-  Block* New(size_t size);
+  static Block* New(size_t size);
   Block* NewToKeep(size_t size);
   void Keep(Block* block);
   // A kept block of `size` bytes or up to an eighth more, the last one freed of the best fitting;
   // or null.
   Block* TakeKept(size_t size);
+  // Counts `size` bytes as used, and removes the blocks that there is no room to keep beside them.
+  std::vector<Block*> MakeRoom(size_t size);
   std::vector<Block*> TakeAllKept();
-  // With mutex_ held: removes the longest kept until no more than `size` bytes are kept.
+
+  // With mutex_ held. TakeOldest removes the longest kept until no more than `size` bytes are kept.
   std::vector<Block*> TakeOldest(size_t size);
+  void Use(size_t size);
   void Forget(const Block& block);
 
   mutable std::mutex mutex_;

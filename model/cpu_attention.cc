@@ -5,18 +5,16 @@
 #include <torch/autograd.h>
 #include <torch/utils.h>
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <type_traits>
 #include <vector>
 
-#include "common/simd.h"
+#include "model/bf16_kernels.h"
 #include "model/blas.h"
 #include "model/dropout.h"
-#include "model/simd_math.h"
+#include "model/softmax_rows.h"
 
 namespace albef {
 namespace {
@@ -24,140 +22,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
-
-// Partial sums of a row, added up in this order on every machine.
-constexpr int64_t kLanes = 16;
-
-template <typename T>
-ALBEF_ALWAYS_INLINE inline T Fold(const T (&lanes)[kLanes]) {
-  T sum = 0;
-  for (const T lane : lanes) sum += lane;
-  return sum;
-}
-
-// What is masked out gets a probability of exactly zero.
-template <typename T>
-ALBEF_ALWAYS_INLINE inline T ExpOrZero(T x) {
-  const T exp = ExpOfNegative(x);
-  return x < T(-87) ? T(0) : exp;
-}
-
-template <typename T>
-ALBEF_ALWAYS_INLINE inline T RowMax(const T* x, int64_t size) {
-  T lanes[kLanes];
-  std::fill_n(lanes, kLanes, -std::numeric_limits<T>::infinity());
-  int64_t i = 0;
-  for (; i + kLanes <= size; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-      lanes[lane] = x[i + lane] > lanes[lane] ? x[i + lane] : lanes[lane];
-    }
-  }
-  T max = -std::numeric_limits<T>::infinity();
-  for (; i < size; ++i) max = x[i] > max ? x[i] : max;
-  for (const T lane : lanes) max = lane > max ? lane : max;
-  return max;
-}
-
-template <typename T>
-ALBEF_ALWAYS_INLINE inline T RowSum(const T* x, int64_t size) {
-  T lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= size; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += x[i + lane];
-  }
-  T sum = 0;
-  for (; i < size; ++i) sum += x[i];
-  return sum + Fold(lanes);
-}
-
-template <typename T>
-ALBEF_ALWAYS_INLINE inline T RowDot(const T* x, const T* y, int64_t size) {
-  T lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= size; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += x[i + lane] * y[i + lane];
-  }
-  T sum = 0;
-  for (; i < size; ++i) sum += x[i] * y[i];
-  return sum + Fold(lanes);
-}
-
-// Scores become probabilities; `mask` is added first, unless it is null. Returns the logarithm of
-// the sum of the scores' exponentials.
-template <typename T>
-ALBEF_ALWAYS_INLINE inline T SoftmaxRow(T* scores, const T* mask, int64_t size) {
-  if (mask != nullptr) {
-    for (int64_t i = 0; i < size; ++i) scores[i] += mask[i];
-  }
-  const T max = RowMax(scores, size);
-  for (int64_t i = 0; i < size; ++i) scores[i] = ExpOrZero(scores[i] - max);
-  const T sum = RowSum(scores, size);
-  const T scale = T(1) / sum;
-  for (int64_t i = 0; i < size; ++i) scores[i] *= scale;
-  return max + std::log(sum);
-}
-
-// The same probabilities from scores and that logarithm, but for rounding.
-template <typename T>
-ALBEF_ALWAYS_INLINE inline void SoftmaxRowAgain(T* scores, const T* mask, T log_sum, int64_t size) {
-  if (mask != nullptr) {
-    for (int64_t i = 0; i < size; ++i) scores[i] += mask[i];
-  }
-  for (int64_t i = 0; i < size; ++i) {
-    const T x = scores[i] - log_sum;
-    scores[i] = ExpOrZero(x > T(0) ? T(0) : x);
-  }
-}
-
-// Gradients of probabilities become those of scores.
-template <typename T>
-ALBEF_ALWAYS_INLINE inline void SoftmaxRowBackward(const T* probs, T* gradient, int64_t size) {
-  const T mean = RowDot(probs, gradient, size);
-  for (int64_t i = 0; i < size; ++i) gradient[i] = probs[i] * (gradient[i] - mean);
-}
-
-// All rows of a head. Not templates: only functions can be cloned.
-ALBEF_WIDE_SIMD_CLONES void SoftmaxRows(float* scores, const float* mask, float* log_sums,
-                                        int64_t rows, int64_t size) {
-  for (int64_t row = 0; row < rows; ++row) {
-    log_sums[row] = SoftmaxRow(scores + row * size, mask, size);
-  }
-}
-ALBEF_WIDE_SIMD_CLONES void SoftmaxRowsAgain(float* scores, const float* mask,
-                                             const float* log_sums, int64_t rows, int64_t size) {
-  for (int64_t row = 0; row < rows; ++row) {
-    SoftmaxRowAgain(scores + row * size, mask, log_sums[row], size);
-  }
-}
-ALBEF_WIDE_SIMD_CLONES void SoftmaxRowsBackward(const float* probs, float* gradient, int64_t rows,
-                                                int64_t size) {
-  for (int64_t row = 0; row < rows; ++row) {
-    SoftmaxRowBackward(probs + row * size, gradient + row * size, size);
-  }
-}
-ALBEF_WIDE_SIMD_CLONES void LoadRow(const uint16_t* from, float* to, int64_t size) {
-  for (int64_t i = 0; i < size; ++i) to[i] = FromBf16(from[i]);
-}
-ALBEF_WIDE_SIMD_CLONES void StoreRow(const float* from, uint16_t* to, int64_t size) {
-  for (int64_t i = 0; i < size; ++i) to[i] = ToBf16(from[i]);
-}
-
-void SoftmaxRows(double* scores, const double* mask, double* log_sums, int64_t rows, int64_t size) {
-  for (int64_t row = 0; row < rows; ++row) {
-    log_sums[row] = SoftmaxRow(scores + row * size, mask, size);
-  }
-}
-void SoftmaxRowsAgain(double* scores, const double* mask, const double* log_sums, int64_t rows,
-                      int64_t size) {
-  for (int64_t row = 0; row < rows; ++row) {
-    SoftmaxRowAgain(scores + row * size, mask, log_sums[row], size);
-  }
-}
-void SoftmaxRowsBackward(const double* probs, double* gradient, int64_t rows, int64_t size) {
-  for (int64_t row = 0; row < rows; ++row) {
-    SoftmaxRowBackward(probs + row * size, gradient + row * size, size);
-  }
-}
 
 // Tensors (B,A,rows,d) whose last dimension is contiguous.
 class Heads {

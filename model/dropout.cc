@@ -117,7 +117,7 @@ DropoutMask::DropoutMask(double probability, uint64_t seed)
       scale_(1.0 / (1.0 - probability)) {}
 
 template <typename T>
-void DropoutMask::ApplyByBlock(const T* x, T* y, int64_t begin, int64_t size) const {
+void DropoutMask::Apply(const T* x, T* y, int64_t begin, int64_t size) const {
   for (int64_t done = 0; done < size;) {
     const int64_t block = (begin + done) / kBlockSize;
     const int64_t first = (begin + done) % kBlockSize;
@@ -130,15 +130,9 @@ void DropoutMask::ApplyByBlock(const T* x, T* y, int64_t begin, int64_t size) co
   }
 }
 
-void DropoutMask::Apply(const float* x, float* y, int64_t begin, int64_t size) const {
-  ApplyByBlock(x, y, begin, size);
-}
-void DropoutMask::Apply(const double* x, double* y, int64_t begin, int64_t size) const {
-  ApplyByBlock(x, y, begin, size);
-}
-void DropoutMask::Apply(const at::BFloat16* x, at::BFloat16* y, int64_t begin, int64_t size) const {
-  ApplyByBlock(x, y, begin, size);
-}
+template void DropoutMask::Apply(const float*, float*, int64_t, int64_t) const;
+template void DropoutMask::Apply(const double*, double*, int64_t, int64_t) const;
+template void DropoutMask::Apply(const at::BFloat16*, at::BFloat16*, int64_t, int64_t) const;
 
 uint64_t DrawDropoutSeed() {
   at::Generator generator = at::detail::getDefaultCPUGenerator();

@@ -21,14 +21,11 @@ class DropoutMask {
   DropoutMask(double probability, uint64_t seed);
 
   // What Dropout makes of `size` elements x that stand at `begin` in a tensor; y may be x.
-  void Apply(const float* x, float* y, int64_t begin, int64_t size) const;
-  void Apply(const double* x, double* y, int64_t begin, int64_t size) const;
-  void Apply(const at::BFloat16* x, at::BFloat16* y, int64_t begin, int64_t size) const;
+  // T is float, double or BFloat16.
+  template <typename T>
+  void Apply(const T* x, T* y, int64_t begin, int64_t size) const;
 
  private:
-  template <typename T>
-  void ApplyByBlock(const T* x, T* y, int64_t begin, int64_t size) const;
-
   uint64_t seed_;
   int32_t drop_below_;  // of 2^31 equally likely numbers those that mean zero
   double scale_;        // of the others

@@ -21,8 +21,6 @@ using torch::autograd::variable_list;
 // The least that a thread is given, in elements.
 constexpr int64_t kGrain = 1 << 14;
 
-constexpr const char* kInputType = "input_type";
-
 struct Gelu {
   float value;
   float derivative;
@@ -82,8 +80,10 @@ ALBEF_WIDE_SIMD_CLONES void MultiplyRow(const uint16_t* x, const uint16_t* y, ui
   for (int64_t i = 0; i < size; ++i) result[i] = ToBf16(FromBf16(x[i]) * FromBf16(y[i]));
 }
 
-uint16_t* Bits(const torch::Tensor& x) {
-  return reinterpret_cast<uint16_t*>(x.mutable_data_ptr<at::BFloat16>());
+// T is float, or uint16_t for the bits of bf16.
+template <typename T>
+T* Elements(const torch::Tensor& x) {
+  return static_cast<T*>(x.mutable_data_ptr());
 }
 
 template <typename RowFunction>
@@ -95,19 +95,36 @@ void ForEachRow(const torch::Tensor& x_MN, const RowFunction& function) {
                    });
 }
 
+// GELU of products + bias, with the products becoming the derivatives.
+template <typename T>
+torch::Tensor ValuesAndKeep(const torch::Tensor& products_MN, const torch::Tensor& bias_N) {
+  const torch::Tensor values_MN = at::empty_like(products_MN);
+  T* products = Elements<T>(products_MN);
+  T* values = Elements<T>(values_MN);
+  const T* bias = Elements<T>(bias_N);
+  ForEachRow(values_MN, [&](int64_t begin, int64_t width) {
+    AddBiasAndKeep(products + begin, bias, values + begin, width);
+  });
+  return values_MN;
+}
+
+// The same in place of the products.
+template <typename T>
+torch::Tensor Values(const torch::Tensor& products_MN, const torch::Tensor& bias_N) {
+  T* products = Elements<T>(products_MN);
+  const T* bias = Elements<T>(bias_N);
+  ForEachRow(products_MN,
+             [&](int64_t begin, int64_t width) { AddBias(products + begin, bias, width); });
+  return products_MN;
+}
+
 class LinearGeluFunction : public torch::autograd::Function<LinearGeluFunction> {
  public:
   static Variable forward(AutogradContext* context, const Variable& x, const Variable& weight_NK,
                           const Variable& bias_N) {
     const torch::Tensor x_MK = Rows(x);
     const torch::Tensor derivative_MN = at::mm(x_MK, weight_NK.t());
-    const torch::Tensor value_MN = at::empty_like(derivative_MN);
-    float* products = derivative_MN.mutable_data_ptr<float>();
-    float* values = value_MN.mutable_data_ptr<float>();
-    const float* bias = bias_N.const_data_ptr<float>();
-    ForEachRow(value_MN, [&](int64_t begin, int64_t width) {
-      AddBiasAndKeep(products + begin, bias, values + begin, width);
-    });
+    const torch::Tensor value_MN = ValuesAndKeep<float>(derivative_MN, bias_N);
     context->save_for_backward({x_MK, weight_NK, derivative_MN});
     return Unflatten(value_MN, x);
   }
@@ -125,32 +142,21 @@ class MixedLinearGeluFunction : public torch::autograd::Function<MixedLinearGelu
                           const Variable& /*bias*/, const LinearShadow& shadow) {
     const torch::Tensor x_MK = Bf16Rows(x);
     const torch::Tensor derivative_MN = Bf16Product(x_MK, shadow.weight_NK.t(), at::kBFloat16);
-    const torch::Tensor value_MN = at::empty_like(derivative_MN);
-    uint16_t* products = Bits(derivative_MN);
-    uint16_t* values = Bits(value_MN);
-    const uint16_t* bias = Bits(shadow.bias_N);
-    ForEachRow(value_MN, [&](int64_t begin, int64_t width) {
-      AddBiasAndKeep(products + begin, bias, values + begin, width);
-    });
-    context->save_for_backward({x_MK, shadow.weight_NK, derivative_MN});
-    context->saved_data[kInputType] = x.scalar_type();
+    const torch::Tensor value_MN = ValuesAndKeep<uint16_t>(derivative_MN, shadow.bias_N);
+    KeepForGradients(*context, x, x_MK, shadow, derivative_MN);
     return Unflatten(value_MN, x);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    const variable_list saved = context->get_saved_variables();
     const torch::Tensor gradient_MN = Bf16Rows(gradients[0]).contiguous();
     const torch::Tensor product_MN = at::empty_like(gradient_MN);
-    const uint16_t* gradient = Bits(gradient_MN);
-    const uint16_t* derivative = Bits(saved[2]);
-    uint16_t* product = Bits(product_MN);
+    const uint16_t* gradient = Elements<uint16_t>(gradient_MN);
+    const uint16_t* derivative = Elements<uint16_t>(context->get_saved_variables()[2]);
+    uint16_t* product = Elements<uint16_t>(product_MN);
     ForEachRow(product_MN, [&](int64_t begin, int64_t width) {
       MultiplyRow(gradient + begin, derivative + begin, product + begin, width);
     });
-    variable_list results = MixedLinearGradients(
-        product_MN, gradients[0], saved[0], saved[1],
-        context->needs_input_grad(0) ? std::optional(context->saved_data[kInputType].toScalarType())
-                                     : std::nullopt);
+    variable_list results = MixedLinearGradients(*context, product_MN, gradients[0]);
     results.resize(4);
     return results;
   }
@@ -164,11 +170,7 @@ torch::Tensor LinearGelu(const torch::Tensor& x, const torch::Tensor& weight_NK,
     return at::gelu(at::linear(x, weight_NK, bias_N));
   }
   if (torch::GradMode::is_enabled()) return LinearGeluFunction::apply(x, weight_NK, bias_N);
-  const torch::Tensor y_MN = at::mm(Rows(x), weight_NK.t());
-  float* values = y_MN.mutable_data_ptr<float>();
-  const float* bias = bias_N.const_data_ptr<float>();
-  ForEachRow(y_MN, [&](int64_t begin, int64_t width) { AddBias(values + begin, bias, width); });
-  return Unflatten(y_MN, x);
+  return Unflatten(Values<float>(at::mm(Rows(x), weight_NK.t()), bias_N), x);
 }
 
 torch::Tensor MixedLinearGelu(const torch::Tensor& x, const torch::Tensor& weight_NK,
@@ -177,11 +179,8 @@ torch::Tensor MixedLinearGelu(const torch::Tensor& x, const torch::Tensor& weigh
   if (torch::GradMode::is_enabled()) {
     return MixedLinearGeluFunction::apply(x, weight_NK, bias_N, shadow);
   }
-  const torch::Tensor y_MN = Bf16Product(Bf16Rows(x), shadow.weight_NK.t(), at::kBFloat16);
-  uint16_t* values = Bits(y_MN);
-  const uint16_t* bias = Bits(shadow.bias_N);
-  ForEachRow(y_MN, [&](int64_t begin, int64_t width) { AddBias(values + begin, bias, width); });
-  return Unflatten(y_MN, x);
+  const torch::Tensor products_MN = Bf16Product(Bf16Rows(x), shadow.weight_NK.t(), at::kBFloat16);
+  return Unflatten(Values<uint16_t>(products_MN, shadow.bias_N), x);
 }
 
 }  // namespace albef

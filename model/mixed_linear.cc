@@ -46,17 +46,12 @@ class MixedLinearFunction : public torch::autograd::Function<MixedLinearFunction
                           const Variable& /*bias*/, const LinearShadow& shadow,
                           torch::ScalarType result_type) {
     const torch::Tensor x_MK = Bf16Rows(x);
-    context->save_for_backward({x_MK, shadow.weight_NK});
-    context->saved_data[kInputType] = x.scalar_type();
+    KeepForGradients(*context, x, x_MK, shadow);
     return Unflatten(Multiply(x_MK, shadow, result_type), x);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    const variable_list saved = context->get_saved_variables();
-    variable_list results = MixedLinearGradients(
-        Bf16Rows(gradients[0]), gradients[0], saved[0], saved[1],
-        context->needs_input_grad(0) ? std::optional(context->saved_data[kInputType].toScalarType())
-                                     : std::nullopt);
+    variable_list results = MixedLinearGradients(*context, Bf16Rows(gradients[0]), gradients[0]);
     results.resize(5);
     return results;
   }
@@ -89,14 +84,21 @@ torch::Tensor Bf16Product(const torch::Tensor& left, const torch::Tensor& right,
   return at::mm(left.to(at::kFloat), right.to(at::kFloat)).to(result_type);
 }
 
-variable_list MixedLinearGradients(const torch::Tensor& gradient_MN, const torch::Tensor& like,
-                                   const torch::Tensor& x_MK, const torch::Tensor& weight_NK,
-                                   std::optional<torch::ScalarType> input_type) {
+void KeepForGradients(AutogradContext& context, const torch::Tensor& x, const torch::Tensor& x_MK,
+                      const LinearShadow& shadow, const torch::Tensor& also) {
+  context.save_for_backward({x_MK, shadow.weight_NK, also});
+  context.saved_data[kInputType] = x.scalar_type();
+}
+
+variable_list MixedLinearGradients(AutogradContext& context, const torch::Tensor& gradient_MN,
+                                   const torch::Tensor& like) {
+  const variable_list saved = context.get_saved_variables();
   torch::Tensor x_gradient;
-  if (input_type) {
-    x_gradient = Unflatten(Bf16Product(gradient_MN, weight_NK, *input_type), like);
+  if (context.needs_input_grad(0)) {
+    x_gradient = Unflatten(
+        Bf16Product(gradient_MN, saved[1], context.saved_data[kInputType].toScalarType()), like);
   }
-  return {x_gradient, WeightGradient(gradient_MN, x_MK),
+  return {x_gradient, WeightGradient(gradient_MN, saved[0]),
           gradient_MN.is_cpu() ? ColumnSums(gradient_MN)
                                : at::sum(gradient_MN, 0, /*keepdim=*/false, at::kFloat)};
 }

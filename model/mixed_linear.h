@@ -13,7 +13,6 @@
 #include <torch/types.h>
 
 #include <functional>
-#include <optional>
 
 namespace albef {
 
@@ -50,13 +49,16 @@ torch::Tensor Bf16Rows(const torch::Tensor& x);
 torch::Tensor Bf16Product(const torch::Tensor& left, const torch::Tensor& right,
                           torch::ScalarType result_type);
 
-// Of x, weight and bias; that of x in `input_type`, undefined without, with the leading dimensions
-// of `like`; the others in fp32. All inputs are bf16.
-torch::autograd::variable_list MixedLinearGradients(const torch::Tensor& gradient_MN,
-                                                    const torch::Tensor& like,
-                                                    const torch::Tensor& x_MK,
-                                                    const torch::Tensor& weight_NK,
-                                                    std::optional<torch::ScalarType> input_type);
+// For the node of such a layer in the graph. Forward keeps x, the shadow and x's type, then what
+// else it needs; backward turns the gradient of the product, in bf16 and with the leading
+// dimensions of `like`, into those of x in that type (undefined where it is not needed), weight and
+// bias in fp32.
+void KeepForGradients(torch::autograd::AutogradContext& context, const torch::Tensor& x,
+                      const torch::Tensor& x_MK, const LinearShadow& shadow,
+                      const torch::Tensor& also = {});
+torch::autograd::variable_list MixedLinearGradients(torch::autograd::AutogradContext& context,
+                                                    const torch::Tensor& gradient_MN,
+                                                    const torch::Tensor& like);
 
 // Without such instructions MixedLinear multiplies the same rounded values in fp32, which takes a
 // third of the time of LibTorch's emulation.
